@@ -1,0 +1,212 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+// The types of message that a subscription gets.
+const (
+	MessageState    = "state"    // Data is a StateChange
+	MessageIncident = "incident" // Data is a monitor.Incident, once it is stored
+	MessageResult   = "result"   // Data is a Seen; kept only while somebody listens
+	MessageLog      = "log"      // Data is a monitor.LogLine
+	MessageReset    = "reset"    // what was asked for is no longer there: read everything anew
+	MessageLost     = "lost"     // Data is how many messages the reader was too slow for (int)
+)
+
+// Message is one thing that happened.
+type Message struct {
+	ID   string // resumes after it; opaque
+	Type string
+	Data any
+}
+
+// StateChange says that a monitor's condition changed.
+type StateChange struct {
+	MonitorID, Name string
+	From, To        monitor.Condition
+	Since           time.Time
+	Incident        string // id of the open incident; empty when there is none
+	Message         string // of the result that changed it
+}
+
+// Seen says what a check found.
+type Seen struct {
+	MonitorID string
+	Status    sdk.Status
+	Condition monitor.Condition
+	Latency   time.Duration
+	Message   string
+	At        time.Time
+}
+
+// SubscribeOptions says what a subscription gets. Its zero value gets everything from now on.
+type SubscribeOptions struct {
+	After string   // the id of the last message that was read; empty: from now on
+	Types []string // empty: all
+}
+
+const feedSize = 10_000
+
+// feed keeps the newest messages in a ring. Readers keep their own place in it: a slow one loses messages, is told how many,
+// and holds up nobody.
+type feed struct {
+	boot int64 // ids of an earlier run of the server do not match
+
+	mu      sync.Mutex
+	ring    []Message
+	next    uint64 // number of the next message
+	changed chan struct{}
+	readers int
+	closed  bool
+}
+
+func newFeed(now time.Time) *feed {
+	return &feed{boot: now.UnixMilli(), changed: make(chan struct{})}
+}
+
+func (f *feed) publish(typ string, data any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m := Message{Type: typ, Data: data}
+	if len(f.ring) < feedSize {
+		f.ring = append(f.ring, m)
+	} else {
+		f.ring[f.next%feedSize] = m
+	}
+	f.next++
+	if f.readers > 0 {
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+}
+
+// heard reports whether anybody listens.
+func (f *feed) heard() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readers > 0
+}
+
+func (f *feed) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.closed = true
+		close(f.changed)
+	}
+}
+
+func (f *feed) id(n uint64) string { return fmt.Sprintf("%x-%d", f.boot, n) }
+
+// Subscription reads messages. It is used by one goroutine.
+type Subscription struct {
+	feed  *feed
+	types []string
+	next  uint64
+	reset bool
+	once  sync.Once
+}
+
+// Subscribe begins to read what happens. Close must be called. A slow reader loses messages and is told how many.
+func (e *Engine) Subscribe(o SubscribeOptions) *Subscription {
+	f := e.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers++
+	s := &Subscription{feed: f, types: o.Types, next: f.next}
+	if o.After == "" {
+		return s
+	}
+	var boot int64
+	var n uint64
+	if _, err := fmt.Sscanf(o.After, "%x-%d", &boot, &n); err != nil || boot != f.boot || n >= f.next || f.next-n > feedSize {
+		s.reset = true
+		return s
+	}
+	s.next = n + 1
+	return s
+}
+
+// Next returns the next message. It waits for one until ctx ends; after Close, or when the engine has ended, the error is
+// monitor.ErrClosed.
+func (s *Subscription) Next(ctx context.Context) (Message, error) {
+	for {
+		s.feed.mu.Lock()
+		m, ok := s.take()
+		changed, closed := s.feed.changed, s.feed.closed
+		s.feed.mu.Unlock()
+		if ok {
+			return m, nil
+		}
+		if closed {
+			return Message{}, fmt.Errorf("read events: %w", monitor.ErrClosed)
+		}
+		select {
+		case <-ctx.Done():
+			return Message{}, fmt.Errorf("read events: %w", ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+// take returns the next message that is there. The feed's lock is held.
+func (s *Subscription) take() (Message, bool) {
+	f := s.feed
+	if s.reset {
+		s.reset = false
+		return Message{ID: f.id(f.next - min(1, f.next)), Type: MessageReset}, true
+	}
+	if oldest := f.next - uint64(len(f.ring)); s.next < oldest {
+		lost := int(oldest - s.next) //nolint:gosec // far below the bounds of int
+		s.next = oldest
+		return Message{ID: f.id(oldest - 1), Type: MessageLost, Data: lost}, true
+	}
+	for ; s.next < f.next; s.next++ {
+		m := f.ring[s.next%feedSize]
+		if len(s.types) > 0 && !slices.Contains(s.types, m.Type) {
+			continue
+		}
+		m.ID = f.id(s.next)
+		s.next++
+		return m, true
+	}
+	return Message{}, false
+}
+
+// Close ends the subscription. Calling it twice is fine.
+func (s *Subscription) Close() {
+	s.once.Do(func() {
+		s.feed.mu.Lock()
+		s.feed.readers--
+		s.feed.mu.Unlock()
+	})
+}
+
+// Publish puts a message of another part of the server into the feed, a log line for one.
+func (e *Engine) Publish(typ string, data any) { e.feed.publish(typ, data) }
+
+// publishState tells listeners that a condition changed. The entry's lock is held.
+func (e *Engine) publishState(en *entry, from monitor.Condition, message string) {
+	e.feed.publish(MessageState, StateChange{
+		MonitorID: en.spec.ID, Name: en.spec.Name, From: from, To: en.state.Condition, Since: en.state.Since,
+		Incident: en.state.Incident, Message: message,
+	})
+}
+
+// publishResult tells listeners what a check found. The entry's lock is held.
+func (e *Engine) publishResult(en *entry, s monitor.Sample) {
+	if !e.feed.heard() {
+		return
+	}
+	e.feed.publish(MessageResult, Seen{
+		MonitorID: en.spec.ID, Status: s.Status, Condition: s.Condition, Latency: s.Latency, Message: s.Message, At: s.Tick.Time(),
+	})
+}

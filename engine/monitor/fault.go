@@ -1,0 +1,100 @@
+package monitor
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Fault is one thing wrong with what somebody wrote: where, what, and what would be right.
+type Fault struct {
+	Field   string // path from the object's root with dots and brackets: interval, config.headers[2]; empty: the whole
+	Value   any    // the value at fault when it is a scalar and no secret; else nil
+	Message string // names the remedy: must be between 1s and 24h
+}
+
+// Error writes the field, the message and the value.
+func (f Fault) Error() string {
+	text := f.Message
+	if f.Field != "" {
+		text = f.Field + ": " + text
+	}
+	if f.Value != nil {
+		text += fmt.Sprintf(" (got %v)", f.Value)
+	}
+	return text
+}
+
+// Faults is every fault of one object. It is an error when it is not empty.
+type Faults []Fault
+
+// Error joins the faults with "; ".
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Err returns f as an error, or nil when there is no fault.
+func (f Faults) Err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}
+
+// Add appends a fault.
+func (f *Faults) Add(field string, value any, format string, args ...any) {
+	*f = append(*f, Fault{Field: field, Value: value, Message: fmt.Sprintf(format, args...)})
+}
+
+// Under appends the faults of a part of the object, their fields prefixed with its path.
+func (f *Faults) Under(path string, part Faults) {
+	for _, p := range part {
+		switch {
+		case p.Field == "":
+			p.Field = path
+		case strings.HasPrefix(p.Field, "["):
+			p.Field = path + p.Field
+		default:
+			p.Field = path + "." + p.Field
+		}
+		*f = append(*f, p)
+	}
+}
+
+// CleanText returns text as one line of valid UTF-8 without control characters, cut to at most limit bytes at a character's
+// boundary; what is cut is marked with an ellipsis. Line breaks and tabs become spaces.
+func CleanText(text string, limit int) string {
+	clean := true
+	for i := 0; i < len(text); i++ {
+		if c := text[i]; c < ' ' || c >= 0x7f {
+			clean = false
+			break
+		}
+	}
+	if !clean {
+		text = strings.Map(func(r rune) rune {
+			switch {
+			case r == '\n' || r == '\t' || r == '\r':
+				return ' '
+			case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError:
+				return -1
+			case r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069':
+				return -1 // line separators and direction overrides
+			}
+			return r
+		}, text)
+	}
+	if len(text) <= limit {
+		return text
+	}
+	const ellipsis = "…"
+	cut := max(limit-len(ellipsis), 0)
+	for cut > 0 && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + ellipsis
+}
