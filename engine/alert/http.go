@@ -1,0 +1,250 @@
+package alert
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+const (
+	dialTimeout   = 10 * time.Second // of a connection and of a TLS handshake
+	maxAnswer     = 64 << 10         // bytes read of an answer's body
+	maxRetryAfter = time.Hour        // a longer Retry-After counts as this
+)
+
+// poster sends the requests of HTTP providers.
+type poster struct {
+	client    *http.Client
+	userAgent string
+	policy    netpolicy.Policy
+	now       func() time.Time
+}
+
+// call is one HTTP request to be made.
+type call struct {
+	method  string
+	url     string
+	header  http.Header
+	body    []byte
+	success *success
+}
+
+// success says which answers mean that the receiver took the notification.
+type success struct {
+	from, to   int                                     // status codes, inclusive
+	accepts    func(body []byte) bool                  // nil: any body
+	reason     func(body []byte) string                // the receiver's own words for a refusal; nil: none are read
+	retryAfter func(body []byte) (time.Duration, bool) // a delay in the body; nil: only the header counts
+}
+
+// any2xx takes every 2xx answer.
+func any2xx() *success { return &success{from: 200, to: 299} }
+
+// do makes the call. A nil error means that the receiver took it. Errors name what happened and never the address: it may
+// hold a token.
+func (p *poster) do(ctx context.Context, c call) error {
+	req, err := http.NewRequestWithContext(ctx, c.method, c.url, bytes.NewReader(c.body))
+	if err != nil {
+		return sdk.Permanent(fmt.Errorf("make the request: %w", withoutURL(err)))
+	}
+	for name, values := range c.header {
+		req.Header[name] = values
+	}
+	req.Header.Set("User-Agent", p.userAgent)
+	answer, err := p.client.Do(req)
+	if err != nil {
+		return explain(ctx, err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // nothing is written
+	body, readErr := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	return p.judge(ctx, c, answer, body, readErr)
+}
+
+// judge decides what an answer means: 408, 425, 429 and 5xx may pass, a redirect may be mended, any other 4xx is final.
+func (p *poster) judge(ctx context.Context, c call, answer *http.Response, body []byte, readErr error) error {
+	code := answer.StatusCode
+	rule := c.success
+	if code >= rule.from && code <= rule.to {
+		switch {
+		case rule.accepts == nil || rule.accepts(body):
+			return nil // a body that broke off does not matter: the status has said yes
+		case readErr != nil:
+			return fmt.Errorf("read the answer: %w", explain(ctx, readErr))
+		}
+		return fmt.Errorf("answered %s, but did not confirm%s", statusText(code), reasonOf(rule, body))
+	}
+	if code >= 300 && code <= 399 {
+		return fmt.Errorf("answered %s: a redirect is not followed, enter the final address", statusText(code))
+	}
+	err := fmt.Errorf("answered %s%s", statusText(code), reasonOf(rule, body))
+	switch {
+	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
+		if delay, ok := p.delay(rule, answer, body); ok {
+			return sdk.RetryAfter(err, delay)
+		}
+		return err
+	case code >= 400:
+		return sdk.Permanent(err)
+	}
+	return err
+}
+
+// delay returns how long the receiver asked to be left alone, at most maxRetryAfter (RFC 9110, 10.2.3).
+func (p *poster) delay(rule *success, answer *http.Response, body []byte) (time.Duration, bool) {
+	delay, ok := parseRetryAfter(answer.Header.Get("Retry-After"), p.now())
+	if !ok && rule.retryAfter != nil {
+		delay, ok = rule.retryAfter(body)
+	}
+	if !ok || delay <= 0 {
+		return 0, false
+	}
+	return min(delay, maxRetryAfter), true
+}
+
+// parseRetryAfter reads seconds or an HTTP date.
+func parseRetryAfter(value string, now time.Time) (time.Duration, bool) {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0, false
+	}
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		return seconds64(float64(seconds)), true
+	} else if errors.Is(err, strconv.ErrRange) {
+		return maxRetryAfter, true
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0, false
+	}
+	return at.Sub(now), true
+}
+
+// seconds64 returns s seconds, at most maxRetryAfter, so that no large number overflows.
+func seconds64(s float64) time.Duration {
+	if s >= maxRetryAfter.Seconds() {
+		return maxRetryAfter
+	}
+	return time.Duration(s * float64(time.Second))
+}
+
+func statusText(code int) string {
+	if text := http.StatusText(code); text != "" {
+		return fmt.Sprintf("%d %s", code, text)
+	}
+	return strconv.Itoa(code)
+}
+
+func reasonOf(rule *success, body []byte) string {
+	if rule.reason == nil {
+		return ""
+	}
+	// Not cut here: secrets in it are masked first, see guarded.
+	if reason := monitor.CleanText(rule.reason(body), maxAnswer); reason != "" {
+		return ": " + reason
+	}
+	return ""
+}
+
+// withoutURL returns what lies below a url.Error, whose text repeats the address.
+func withoutURL(err error) error {
+	var u *url.Error
+	for errors.As(err, &u) {
+		err = u.Err
+	}
+	return err
+}
+
+// explain puts a failed exchange into words.
+func explain(ctx context.Context, err error) error {
+	err = withoutURL(err)
+	var (
+		unknown  x509.UnknownAuthorityError
+		verify   *tls.CertificateVerificationError
+		resolve  *net.DNSError
+		netError net.Error
+	)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return fmt.Errorf("interrupted: %w", context.Canceled)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+	case errors.As(err, &netError) && netError.Timeout():
+		return fmt.Errorf("no answer in time: %w", err)
+	case errors.Is(err, netpolicy.ErrDenied):
+		return err
+	case errors.As(err, &resolve):
+		return fmt.Errorf("the name could not be resolved: %w", err)
+	case errors.As(err, &unknown), errors.As(err, &verify):
+		return fmt.Errorf("the certificate is not trusted: %w", err)
+	}
+	return fmt.Errorf("not delivered: %w", err)
+}
+
+// clientTLS returns the TLS settings of every provider.
+func clientTLS(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+}
+
+// literal returns a fault's text when the address's host is a literal IP address that the policy denies, else "". A name is
+// judged when it is dialled.
+func (p *poster) literal(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return ""
+	}
+	if err := p.policy.Check(addr); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// lookup returns the value at a path of member names and list indices in a JSON document: error.message, errors.0. The
+// empty path is the document.
+func lookup(body []byte, path string) (any, bool) {
+	var doc any
+	if json.Unmarshal(body, &doc) != nil {
+		return nil, false
+	}
+	if path == "" {
+		return doc, true
+	}
+	for step := range strings.SplitSeq(path, ".") {
+		switch at := doc.(type) {
+		case map[string]any:
+			next, ok := at[step]
+			if !ok {
+				return nil, false
+			}
+			doc = next
+		case []any:
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(at) {
+				return nil, false
+			}
+			doc = at[i]
+		default:
+			return nil, false
+		}
+	}
+	return doc, true
+}

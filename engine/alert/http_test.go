@@ -1,0 +1,342 @@
+package alert
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+// verdict is what must be true of an error.
+type verdict struct {
+	permanent bool
+	delay     time.Duration
+	text      string // is in the error
+}
+
+// holds reports every way in which err differs.
+func (v verdict) holds(t *testing.T, err error, d dialogue, address string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("Notify returned nil, want an error")
+	}
+	if got := sdk.IsPermanent(err); got != v.permanent {
+		t.Errorf("permanent = %v, want %v: %v", got, v.permanent, err)
+	}
+	if got := sdk.RetryDelay(err); got != v.delay {
+		t.Errorf("delay = %v, want %v: %v", got, v.delay, err)
+	}
+	if !strings.Contains(err.Error(), v.text) {
+		t.Errorf("error %q does not say %q", err, v.text)
+	}
+	for _, secret := range append(d.secrets, "http://", "https://") {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("error %q contains %q", err, secret)
+		}
+	}
+	if address != "" && strings.Contains(err.Error(), address+"/") {
+		t.Errorf("error %q contains the address", err)
+	}
+}
+
+// TestAnswers walks every HTTP provider through what a receiver can answer. Every answer repeats the request's address and
+// body, so that an error that quotes too much shows its secrets.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	date := base.Add(90 * time.Second).Format(http.TimeFormat)
+	far := base.Add(48 * time.Hour).Format(http.TimeFormat)
+	past := base.Add(-time.Hour).Format(http.TimeFormat)
+	tests := []struct {
+		status     int
+		retryAfter string
+		want       verdict
+	}{
+		{400, "", verdict{true, 0, "answered 400 Bad Request"}},
+		{401, "", verdict{true, 0, "answered 401 Unauthorized"}},
+		{403, "60", verdict{true, 0, "answered 403 Forbidden"}},
+		{404, "", verdict{true, 0, "answered 404 Not Found"}},
+		{410, "", verdict{true, 0, "answered 410 Gone"}},
+		{499, "", verdict{true, 0, "answered 499"}},
+		{408, "", verdict{false, 0, "answered 408 Request Timeout"}},
+		{425, "", verdict{false, 0, "answered 425 Too Early"}},
+		{429, "", verdict{false, 0, "answered 429 Too Many Requests"}},
+		{429, "7", verdict{false, 7 * time.Second, "429"}},
+		{429, date, verdict{false, 90 * time.Second, "429"}},
+		{429, far, verdict{false, time.Hour, "429"}},
+		{429, past, verdict{false, 0, "429"}},
+		{429, "86400", verdict{false, time.Hour, "429"}},
+		{429, "99999999999999999999999", verdict{false, time.Hour, "429"}},
+		{429, "9223372036854775807", verdict{false, time.Hour, "429"}},
+		{429, "-5", verdict{false, 0, "429"}},
+		{429, "soon", verdict{false, 0, "429"}},
+		{500, "", verdict{false, 0, "answered 500 Internal Server Error"}},
+		{503, "30", verdict{false, 30 * time.Second, "answered 503 Service Unavailable"}},
+		{599, "", verdict{false, 0, "answered 599"}},
+		{301, "", verdict{false, 0, "redirect is not followed"}},
+		{302, "", verdict{false, 0, "redirect is not followed"}},
+		{307, "", verdict{false, 0, "redirect is not followed"}},
+		{308, "", verdict{false, 0, "redirect is not followed"}},
+	}
+	for _, d := range dialogues() {
+		for _, tt := range tests {
+			t.Run(fmt.Sprintf("%s/%d/%s", d.provider, tt.status, tt.retryAfter), func(t *testing.T) {
+				t.Parallel()
+				followed := false
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					followed = followed || req.URL.Path == "/elsewhere"
+					if tt.retryAfter != "" {
+						w.Header().Set("Retry-After", tt.retryAfter)
+					}
+					w.Header().Set("Location", "/elsewhere")
+					w.WriteHeader(tt.status)
+					echo(w, req)
+				}))
+				defer server.Close()
+				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+				tt.want.holds(t, err, d, server.URL)
+				if followed {
+					t.Error("the redirect was followed")
+				}
+			})
+		}
+	}
+}
+
+// echo answers with JSON that has the request in every place where a provider looks for a reason.
+func echo(w io.Writer, req *http.Request) {
+	body, _ := io.ReadAll(req.Body)
+	said := strings.NewReplacer("http://", "", "https://", "").Replace(fmt.Sprint(req.RequestURI, " ", req.Header, " ", string(body)))
+	quoted := encode(said)
+	fmt.Fprintf(w, `{"ok":false,"description":%s,"message":%s,"errors":[%s],"error":%s,"errorDescription":%s}`,
+		quoted, quoted, quoted, quoted, quoted)
+}
+
+// TestReasons holds the receivers' own words.
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		provider string
+		status   int
+		answer   string
+		want     verdict
+	}{
+		{"telegram", 400, `{"ok":false,"description":"Bad Request: chat not found"}`, verdict{true, 0, "400 Bad Request: Bad Request: chat not found"}},
+		{"telegram", 429, `{"ok":false,"description":"Too Many Requests","parameters":{"retry_after":35}}`, verdict{false, 35 * time.Second, "Too Many"}},
+		{"telegram", 200, `{"ok":false,"description":"odd"}`, verdict{false, 0, "answered 200 OK, but did not confirm: odd"}},
+		{"telegram", 200, `<html>`, verdict{false, 0, "did not confirm"}},
+		{"discord", 429, `{"message":"You are being rate limited.","retry_after":0.5}`, verdict{false, 500 * time.Millisecond, "rate limited"}},
+		{"discord", 429, `{"retry_after":1e300}`, verdict{false, time.Hour, "429"}},
+		{"slack", 404, "no_service", verdict{true, 0, "404 Not Found: no_service"}},
+		{"slack", 200, "<html>log in</html>", verdict{false, 0, "did not confirm"}},
+		{"pagerduty", 400, `{"status":"invalid event","errors":["Length of 'routing_key' is incorrect"]}`, verdict{true, 0, "Length of"}},
+		{"pagerduty", 202, `{"status":"odd"}`, verdict{false, 0, "did not confirm"}},
+		{"gotify", 400, "{\"errorDescription\":\"line one\\nline two\\u001b[31m\"}", verdict{true, 0, "line one line two[31m"}},
+		{"ntfy", 507, `{"error":"` + strings.Repeat("x", 10_000) + `"}`, verdict{false, 0, "507 Insufficient Storage: xx"}},
+		{"webhook", 404, "some page", verdict{true, 0, "answered 404 Not Found"}},
+	}
+	for _, tt := range tests {
+		for _, d := range dialogues() {
+			if d.provider != tt.provider {
+				continue
+			}
+			t.Run(fmt.Sprint(tt.provider, tt.status), func(t *testing.T) {
+				t.Parallel()
+				server := record(t, tt.status, tt.answer)
+				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+				tt.want.holds(t, err, d, server.URL)
+				if len(err.Error()) > maxError {
+					t.Errorf("error of %d bytes", len(err.Error()))
+				}
+			})
+		}
+	}
+}
+
+// TestConnections walks every HTTP provider through connections that fail.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		server func(t *testing.T) string
+		want   verdict
+	}{
+		{"refused", refusing, verdict{false, 0, "connection refused"}},
+		{"hangs", hanging, verdict{false, 0, "no answer in time"}},
+		{"closes at once", closingAtOnce, verdict{false, 0, "EOF"}},
+		{"garbage", garbage, verdict{false, 0, "malformed HTTP"}},
+		{"unknown certificate authority", selfSigned, verdict{false, 0, "the certificate is not trusted"}},
+		{"no TLS", plainAsTLS, verdict{false, 0, "server gave HTTP response to HTTPS client"}},
+		{"no such name", func(*testing.T) string { return "http://tocsin-no-such-host.invalid" }, verdict{false, 0, "could not be resolved"}},
+	}
+	for _, d := range dialogues() {
+		for _, tt := range tests {
+			t.Run(d.provider+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				address := tt.server(t)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				if tt.name == "hangs" {
+					ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+					defer cancel()
+				}
+				err := d.notifier(t, registry(t, Options{}), address).Notify(ctx, sample(sdk.ToDown))
+				if tt.name == "no such name" && errors.Is(err, context.DeadlineExceeded) {
+					return // a machine whose resolver is silent
+				}
+				tt.want.holds(t, err, d, "")
+			})
+		}
+	}
+}
+
+func refusing(t *testing.T) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return "http://" + ln.Addr().String()
+}
+
+// peer runs handle for every connection until the test ends.
+func peer(t *testing.T, handle func(net.Conn)) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				handle(conn)
+			}()
+		}
+	}()
+	t.Cleanup(func() { ln.Close(); <-done })
+	return ln.Addr().String()
+}
+
+func hanging(t *testing.T) string {
+	return "http://" + peer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+}
+
+func closingAtOnce(t *testing.T) string {
+	return "http://" + peer(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1<<16)) })
+}
+
+func garbage(t *testing.T) string {
+	return "http://" + peer(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1<<16))
+		_, _ = io.WriteString(c, "\x00\x01garbage\r\n\r\n")
+	})
+}
+
+func selfSigned(t *testing.T) string {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = discardLog()
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func plainAsTLS(t *testing.T) string {
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	return strings.Replace(server.URL, "http:", "https:", 1)
+}
+
+// TestTLS sees to it that a certificate is verified by name and that own authorities count.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	server.Config.ErrorLog = discardLog()
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	d := dialogue{provider: "webhook", config: `{"url":"URL/x"}`}
+	if err := d.notifier(t, registry(t, Options{RootCAs: roots}), server.URL).Notify(t.Context(), sample(sdk.ToDown)); err != nil {
+		t.Errorf("with the server's own authority: %v", err)
+	}
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.notifier(t, registry(t, Options{RootCAs: roots}), "https://localhost:"+port).Notify(t.Context(), sample(sdk.ToDown))
+	verdict{false, 0, "the certificate is not trusted"}.holds(t, err, d, "")
+
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10} //nolint:gosec // it must be refused
+	old.Config.ErrorLog = discardLog()
+	old.StartTLS()
+	defer old.Close()
+	err = d.notifier(t, registry(t, Options{RootCAs: roots}), old.URL).Notify(t.Context(), sample(sdk.ToDown))
+	verdict{false, 0, "protocol version"}.holds(t, err, d, "")
+}
+
+// TestLongAnswer sees to it that an endless answer is not read to its end.
+func TestLongAnswer(t *testing.T) {
+	t.Parallel()
+	stopped := make(chan int, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		written := 0
+		for block := make([]byte, 1<<14); ; {
+			n, err := w.Write(block)
+			written += n
+			if err != nil {
+				stopped <- written
+				return
+			}
+		}
+	}))
+	defer server.Close()
+	d := dialogues()[2]
+	err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+	verdict{false, 0, "did not confirm"}.holds(t, err, d, server.URL)
+	t.Logf("the server wrote %d bytes before it was cut", <-stopped)
+}
+
+// TestDenied sees to it that the address policy holds when a channel is written and, for names, when it is used.
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	for _, d := range dialogues() {
+		_, err := registry(t, Options{}).New(d.provider, []byte(strings.ReplaceAll(d.config, "URL", "http://169.254.169.254")))
+		if got := faultsOf(t, err); !strings.Contains(got, "config.url: address not allowed") {
+			t.Errorf("%s: faults %q", d.provider, got)
+		}
+	}
+	// A literal that is allowed when the channel is written and resolves to what is denied afterwards: only the dialler sees it.
+	server := record(t, 200, "")
+	d := dialogue{provider: "webhook", config: `{"url":"URL/x"}`}
+	n := d.notifier(t, registry(t, Options{Policy: netpolicy.Policy{}}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1))
+	if err := n.Notify(t.Context(), sample(sdk.ToDown)); err != nil {
+		t.Errorf("loopback by name: %v", err)
+	}
+	n = d.notifier(t, registry(t, Options{}), "http://[0:0:0:0:0:ffff:127.0.0.1]:1")
+	verdict{false, 0, "connection refused"}.holds(t, n.Notify(t.Context(), sample(sdk.ToDown)), d, "")
+	allowed := netpolicy.Policy{Allow: []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16")}}
+	if _, err := registry(t, Options{Policy: allowed}).New("webhook", []byte(`{"url":"http://169.254.1.1/x"}`)); err != nil {
+		t.Errorf("an allowed address: %v", err)
+	}
+	denied := newPoster(Options{UserAgent: "x", Now: time.Now})
+	err := denied.do(t.Context(), call{method: "POST", url: "http://0.0.0.0:9/x", success: any2xx()})
+	verdict{false, 0, "address not allowed"}.holds(t, err, d, "")
+}
