@@ -1,0 +1,271 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/internal/service"
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+// ChannelSpec is what a person writes of a channel.
+type ChannelSpec struct {
+	Name     string     `json:"name" minLength:"1" maxLength:"200" doc:"Unique among channels; one line." example:"ops"`
+	Provider string     `json:"provider" doc:"What delivers; see /providers." example:"webhook"`
+	Config   object     `json:"config,omitempty" doc:"What the provider's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored."`
+	Filter   FilterSpec `json:"filter,omitempty" doc:"What the channel takes. Left out: down, up and expiring of every monitor that names it."`
+	Disabled bool       `json:"disabled,omitempty" doc:"A disabled channel gets nothing."`
+}
+
+// FilterSpec says what a channel takes.
+type FilterSpec struct {
+	Transitions []string          `json:"transitions,omitempty" nullable:"false" enum:"down,up,degraded,unknown,expiring,test" doc:"Left out: down, up, expiring."`
+	Labels      map[string]string `json:"labels,omitempty" doc:"Labels that a monitor must have; all of them."`
+}
+
+func (c *ChannelSpec) input() service.ChannelInput {
+	in := service.ChannelInput{
+		Name: c.Name, Provider: c.Provider, Config: json.RawMessage(c.Config), Disabled: c.Disabled,
+		Filter: monitor.Filter{Labels: c.Filter.Labels},
+	}
+	for _, t := range c.Filter.Transitions {
+		in.Filter.Transitions = append(in.Filter.Transitions, sdk.Transition(t))
+	}
+	return in
+}
+
+// Channel is a channel as answers have it.
+type Channel struct {
+	ID        string    `json:"id" doc:"A ULID."`
+	Name      string    `json:"name"`
+	Provider  string    `json:"provider"`
+	Config    object    `json:"config" doc:"Secrets are shown as ••••."`
+	Filter    Filter    `json:"filter"`
+	Disabled  bool      `json:"disabled"`
+	Revision  int64     `json:"revision" doc:"1 when created, one more at each change; the ETag."`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+	Health    Health    `json:"health"`
+}
+
+// Filter is what a channel takes.
+type Filter struct {
+	Transitions []string          `json:"transitions" nullable:"false" doc:"Empty: down, up, expiring."`
+	Labels      map[string]string `json:"labels"`
+}
+
+// Health is how a channel has fared.
+type Health struct {
+	LastSuccessAt *time.Time `json:"last_success_at" doc:"null: never."`
+	LastErrorAt   *time.Time `json:"last_error_at" doc:"null: never."`
+	LastError     *string    `json:"last_error"`
+	Streak        int        `json:"streak" doc:"Failures in a row; 0 after a success."`
+}
+
+func channelOf(v *service.ChannelView) Channel {
+	c := Channel{
+		ID: v.ID, Name: v.Name, Provider: v.Provider, Config: object(v.Config), Disabled: v.Disabled, Revision: v.Revision,
+		CreatedAt: v.CreatedAt.UTC(), UpdatedAt: v.UpdatedAt.UTC(),
+		Filter: Filter{Transitions: make([]string, 0, len(v.Filter.Transitions)), Labels: v.Filter.Labels},
+		Health: Health{
+			LastSuccessAt: when(v.Health.LastSuccessAt), LastErrorAt: when(v.Health.LastErrorAt),
+			LastError: textOrNil(v.Health.LastError), Streak: v.Health.Streak,
+		},
+	}
+	for _, t := range v.Filter.Transitions {
+		c.Filter.Transitions = append(c.Filter.Transitions, string(t))
+	}
+	if c.Filter.Labels == nil {
+		c.Filter.Labels = map[string]string{}
+	}
+	return c
+}
+
+func (c *Channel) spec() ChannelSpec {
+	return ChannelSpec{
+		Name: c.Name, Provider: c.Provider, Config: c.Config, Disabled: c.Disabled,
+		Filter: FilterSpec{Transitions: c.Filter.Transitions, Labels: c.Filter.Labels},
+	}
+}
+
+type (
+	channelOut struct {
+		ETag     string `header:"ETag"`
+		Location string `header:"Location"`
+		Body     Channel
+	}
+	channelsOut struct{ Body page[Channel] }
+	testOut     struct{ Body TestResult }
+)
+
+// TestResult is what came of a test notification.
+type TestResult struct {
+	OK    bool    `json:"ok" doc:"Whether the receiver took it."`
+	Error *string `json:"error" doc:"What the receiver, or the way to it, said; null when it took it."`
+}
+
+func (a *API) channelRoutes() {
+	spec := reflect.TypeFor[ChannelSpec]()
+	handle(a, route{
+		id: "list-channels", method: http.MethodGet, path: "/channels", tag: "channels", role: monitor.Viewer,
+		summary: "List channels with their health",
+	}, a.listChannels)
+	handle(a, route{
+		id: "create-channel", method: http.MethodPost, path: "/channels", tag: "channels", role: monitor.Editor, status: http.StatusCreated,
+		summary: "Add a place where notifications go", body: spec,
+	}, a.createChannel)
+	handle(a, route{
+		id: "get-channel", method: http.MethodGet, path: "/channels/{id}", tag: "channels", role: monitor.Viewer,
+		summary: "Show one channel",
+	}, a.getChannel)
+	handle(a, route{
+		id: "replace-channel", method: http.MethodPut, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
+		summary: "Replace a channel", body: spec, description: "What is left out takes its default.",
+	}, a.replaceChannel)
+	handle(a, route{
+		id: "patch-channel", method: http.MethodPatch, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
+		summary: "Change a part of a channel", body: spec, types: []string{patchType},
+		description: "A merge patch (RFC 7396): null takes a field back to its default. Nothing is required here.",
+	}, a.patchChannel)
+	handle(a, route{
+		id: "delete-channel", method: http.MethodDelete, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
+		summary: "Remove a channel", description: "409 while monitors name it.",
+	}, a.deleteChannel)
+	handle(a, route{
+		id: "test-channel", method: http.MethodPost, path: "/channels/{id}/test", tag: "channels", role: monitor.Editor,
+		summary: "Send a test notification now", description: "Waits for what comes of it, at most 30 s.",
+	}, a.testChannel)
+}
+
+func (a *API) listChannels(ctx context.Context, _ *anything) (*channelsOut, error) {
+	found, err := a.svc.Channels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &channelsOut{pageOf(found, "", channelOf)}, nil
+}
+
+func (a *API) createChannel(ctx context.Context, _ *anything) (*channelOut, error) {
+	d, err := decode[ChannelSpec](ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	in, err := a.channelInput(ctx, "", &d)
+	if err != nil {
+		return nil, err
+	}
+	v, err := a.svc.CreateChannel(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	out := channelAnswer(&v)
+	out.Location = prefix + "/channels/" + v.ID
+	return out, nil
+}
+
+func (a *API) channelInput(ctx context.Context, id string, d *decoded[ChannelSpec]) (service.ChannelInput, error) {
+	in := d.Value.input()
+	if len(d.Faults) == 0 {
+		return in, nil
+	}
+	more, err := a.svc.CheckChannel(ctx, id, in)
+	if err != nil {
+		return in, err
+	}
+	d.also(faultsIn("body", more))
+	return in, invalid(d.Faults)
+}
+
+func channelAnswer(v *service.ChannelView) *channelOut {
+	return &channelOut{ETag: etag(v.Revision), Body: channelOf(v)}
+}
+
+func (a *API) getChannel(ctx context.Context, in *ByID) (*channelOut, error) {
+	v, err := a.svc.Channel(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return channelAnswer(&v), nil
+}
+
+func (a *API) replaceChannel(ctx context.Context, in *changing) (*channelOut, error) {
+	revision, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.svc.Channel(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	d, err := decode[ChannelSpec](ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	input, err := a.channelInput(ctx, in.ID, &d)
+	if err != nil {
+		return nil, err
+	}
+	v, err := a.svc.ReplaceChannel(ctx, in.ID, revision, input)
+	if err != nil {
+		return nil, err
+	}
+	return channelAnswer(&v), nil
+}
+
+func (a *API) patchChannel(ctx context.Context, in *changing) (*channelOut, error) {
+	revision, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		v, err := a.svc.Channel(ctx, in.ID)
+		if err != nil {
+			return nil, err
+		}
+		if revision != 0 && revision != v.Revision {
+			return nil, monitor.ErrStale
+		}
+		there := channelOf(&v)
+		d, err := patched(ctx, a, there.spec())
+		if err != nil {
+			return nil, err
+		}
+		input, err := a.channelInput(ctx, in.ID, &d)
+		if err != nil {
+			return nil, err
+		}
+		v, err = a.svc.ReplaceChannel(ctx, in.ID, v.Revision, input)
+		if errors.Is(err, monitor.ErrStale) && revision == 0 && try < patchTries {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return channelAnswer(&v), nil
+	}
+}
+
+func (a *API) deleteChannel(ctx context.Context, in *changing) (*nothing, error) {
+	revision, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	return nil, a.svc.DeleteChannel(ctx, in.ID, revision)
+}
+
+func (a *API) testChannel(ctx context.Context, in *ByID) (*testOut, error) {
+	refused, err := a.svc.TestChannel(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := &testOut{TestResult{OK: refused == nil}}
+	if refused != nil {
+		text := monitor.CleanText(refused.Error(), 1000)
+		out.Body.Error = &text
+	}
+	return out, nil
+}
