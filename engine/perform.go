@@ -126,7 +126,7 @@ func (e *Engine) settle(en *entry, f finished) {
 // reschedule moves the next check where the result asks for that. The entry's lock is held.
 func (e *Engine) reschedule(en *entry, f finished, v verdict) {
 	switch {
-	case f.beat:
+	case f.beat && en.passive != nil:
 		e.schedule.move(&en.item, f.began+en.spec.Interval+en.passive.Grace(), true)
 	case v.retry:
 		e.schedule.hasten(&en.item, e.clock()+en.spec.RetryInterval)
@@ -202,7 +202,7 @@ func (e *Engine) Beat(token string, b Beat) error {
 		return nil
 	}
 	en.beat, en.beaten = at, began
-	spec := en.spec
+	spec, passive := en.spec, en.passive
 	en.mu.Unlock()
 	message := b.Message
 	if message == "" {
@@ -210,7 +210,7 @@ func (e *Engine) Beat(token string, b Beat) error {
 	}
 	e.settle(en, finished{
 		spec: spec, began: began, at: at, beat: true,
-		result: sdk.Result{Status: b.Status, Message: message, Latency: b.Ping},
+		result: passive.Beat(sdk.Result{Status: b.Status, Message: message, Latency: b.Ping}),
 	})
 	return nil
 }
