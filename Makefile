@@ -37,7 +37,10 @@ check-fmt: ## fail when a Go file is not formatted
 	if [ -n "$$unformatted" ]; then echo "not formatted, run 'make fmt':"; echo "$$unformatted"; exit 1; fi
 
 generate: ## write the files that are made from the code
-	go generate ./...
+	go test ./internal/config -run '^TestOperationsDoc$$' -update
+	go test ./engine -run '^TestStatesDocument$$' -update
+	go test ./engine/check -run '^TestDocs$$' -update
+	go test ./engine/alert -run '^TestProvidersDocumentation$$' -update
 
 check-generated: ## fail when a generated file is out of date
 	scripts/check-generated.sh

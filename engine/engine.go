@@ -74,7 +74,7 @@ type Engine struct {
 	watchdog *Watchdog
 
 	running atomic.Bool
-	loaded  atomic.Bool
+	loaded  chan struct{} // closed once every stored monitor has its entry
 
 	// Whoever holds mu may take an entry's lock, never the other way round.
 	mu      sync.RWMutex
@@ -115,6 +115,7 @@ func New(o Options) (*Engine, error) {
 		entries:  make(map[string]*entry),
 		tokens:   make(map[string]*entry),
 		channels: make(map[string]monitor.Channel),
+		loaded:   make(chan struct{}),
 	}
 	e.schedule = newSchedule(o.Workers, o.KindLimits, e.clock)
 	e.delivery = alert.NewDelivery(alert.DeliveryOptions{
@@ -210,13 +211,18 @@ func (e *Engine) load(ctx context.Context) error {
 			e.log.Error("monitor cannot be checked", "monitor", m.Name, "id", m.ID, "error", err)
 		}
 	}
-	e.loaded.Store(true)
+	close(e.loaded)
 	return nil
 }
 
+// Loaded returns a channel that is closed once Run has loaded what the store has.
+func (e *Engine) Loaded() <-chan struct{} { return e.loaded }
+
 // Healthy returns nil while the engine has loaded its monitors and its schedule moves.
 func (e *Engine) Healthy() error {
-	if !e.loaded.Load() {
+	select {
+	case <-e.loaded:
+	default:
 		return errors.New("engine: monitors are being loaded")
 	}
 	if late := e.schedule.stuck(); late > stuckAfter {

@@ -89,6 +89,7 @@ func (s *memory) Record(ctx context.Context, t monitor.Transition) error {
 func (s *memory) Due(context.Context, time.Time, []string, int) ([]monitor.Notification, error) {
 	return nil, nil
 }
+
 func (s *memory) NextDue(context.Context) (time.Time, bool, error)  { return time.Time{}, false, nil }
 func (s *memory) Attempted(context.Context, monitor.Attempt) error  { return nil }
 func (s *memory) PutHealth(monitor.Health) bool                     { return true }

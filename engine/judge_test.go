@@ -236,7 +236,7 @@ next check is made after ` + "`retry_interval`" + `.
 type model struct {
 	retries, recoveries int
 	known               []sdk.Status // unknown ones left out
-	bad, fail, ever     bool
+	bad, fail           bool
 }
 
 func (m *model) add(status sdk.Status) {

@@ -148,11 +148,10 @@ func (it *item) next(now time.Duration) time.Duration {
 	if it.passive {
 		return now + it.interval
 	}
-	n := (now - it.anchor) / it.interval
 	if now < it.anchor {
-		n = -1
+		return it.anchor
 	}
-	return it.anchor + (n+1)*it.interval
+	return now + it.interval - (now-it.anchor)%it.interval
 }
 
 // admit gives a job to a worker when its kind has room, else lets it wait for that.

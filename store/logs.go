@@ -62,7 +62,8 @@ func (s *Store) LogLines(ctx context.Context, q monitor.LogQuery) ([]monitor.Log
 		sel = sel.Where("level >= ?", level)
 	}
 	if q.Text != "" {
-		sel = sel.Where("instr(lower(message), lower(?)) > 0 OR instr(lower(attrs), lower(?)) > 0", q.Text, q.Text)
+		sel = sel.Where("instr(lower(message), lower(?)) > 0 OR instr(lower(attrs), lower(?)) > 0",
+			searchable(q.Text), searchable(q.Text))
 	}
 	if q.Before > 0 {
 		sel = sel.Where("id < ?", q.Before)

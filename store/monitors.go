@@ -401,18 +401,22 @@ func (s *Store) ListMonitors(ctx context.Context, q monitor.Query) (monitor.Page
 	return page, wrap(op, err)
 }
 
+// searchable returns text as it can be looked for: the database takes no NUL, and nothing that is stored has one.
+func searchable(text string) string { return strings.ReplaceAll(text, "\x00", "\uFFFD") }
+
 func filterMonitors(sel *bun.SelectQuery, q *monitor.Query) *bun.SelectQuery {
 	if q.Condition != nil {
 		sel = sel.Where("coalesce(s.condition, 4) = ?", int(*q.Condition))
 	}
 	if q.Kind != "" {
-		sel = sel.Where("m.kind = ?", q.Kind)
+		sel = sel.Where("m.kind = ?", searchable(q.Kind))
 	}
 	for _, k := range slices.Sorted(maps.Keys(q.Labels)) {
-		sel = sel.Where("EXISTS (SELECT 1 FROM json_each(m.labels) AS l WHERE l.key = ? AND l.value = ?)", k, q.Labels[k])
+		sel = sel.Where("EXISTS (SELECT 1 FROM json_each(m.labels) AS l WHERE l.key = ? AND l.value = ?)",
+			searchable(k), searchable(q.Labels[k]))
 	}
 	if q.Text != "" {
-		sel = sel.Where("instr(m.folded, ?) > 0", strings.ToLower(q.Text))
+		sel = sel.Where("instr(m.folded, ?) > 0", searchable(strings.ToLower(q.Text)))
 	}
 	return sel
 }

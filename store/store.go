@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/uptrace/bun"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
 // Sealer encrypts the configurations of monitors and channels, which hold secrets.
@@ -159,6 +161,8 @@ func (s *Store) awaitHeads(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return s.rebuildErr
+	case <-s.writerDone:
+		return monitor.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}

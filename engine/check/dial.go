@@ -55,6 +55,18 @@ func (e *env) dial(ctx context.Context, network string, p endpoint, timing *sdk.
 	return conn, nil
 }
 
+// dialResolver connects to a resolver. The connection ends with the context: without that a lookup that nobody waits for any
+// more would go on for the seconds that resolv.conf allows it.
+func dialResolver(ctx context.Context, network, address string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	bind(ctx, conn)
+	return conn, nil
+}
+
 func familyName(network string) string {
 	switch {
 	case strings.HasSuffix(network, "4"):

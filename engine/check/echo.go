@@ -67,10 +67,15 @@ func openEcho(v6 bool) (echoConn, error) {
 		return echoConn{rawConn, false}, nil
 	}
 	if errors.Is(rawErr, fs.ErrPermission) {
-		return echoConn{}, fmt.Errorf("this process may not send echo requests; either put its group into net.ipv4.ping_group_range "+
-			`(sysctl -w net.ipv4.ping_group_range="0 2147483647") or give the program the capability (setcap cap_net_raw+ep PROGRAM): %w`, rawErr)
+		return echoConn{}, noPermission(rawErr)
 	}
 	return echoConn{}, fmt.Errorf("open a socket for echo requests: %w", rawErr)
+}
+
+// noPermission adds the remedy to the kernel's refusal.
+func noPermission(err error) error {
+	return fmt.Errorf("this process may not send echo requests; either put its group into net.ipv4.ping_group_range "+
+		`(sysctl -w net.ipv4.ping_group_range="0 2147483647") or give the program the capability (setcap cap_net_raw+ep PROGRAM): %w`, err)
 }
 
 // socket returns the family's socket, opening it when there is none or the last one broke.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -65,15 +64,14 @@ func isTimeout(ctx context.Context, err error) bool {
 // explain is the one table that decides whose fault an error is, for all kinds. An own fault is returned as an error with
 // its cause; else the text says for a person what the target did.
 func (e *env) explain(err error, took, timeout time.Duration) (text string, own error) {
-	f := &failure{err: err}
-	if !errors.As(err, &f) {
+	f, ok := errors.AsType[*failure](err)
+	if !ok {
 		f = &failure{err: err}
 	}
 	if own := e.ownCause(err, f.peer); own != nil {
 		return "", own
 	}
-	text = f.text(took, timeout)
-	return text, nil
+	return f.text(took, timeout), nil
 }
 
 // ownCause returns why an error is ours, or nil when it is the target's.
@@ -95,6 +93,9 @@ func (e *env) ownCause(err error, peer string) error {
 	}
 	for _, l := range localFaults {
 		if errors.Is(err, l.errno) {
+			if peer == "" {
+				return fmt.Errorf("%s: %w", l.cause, l.errno)
+			}
 			return fmt.Errorf("%s: %s: %w", peer, l.cause, l.errno)
 		}
 	}
@@ -261,10 +262,4 @@ func human(d time.Duration) string {
 		return strconv.FormatFloat(d.Round(100*time.Millisecond).Seconds(), 'f', -1, 64) + " s"
 	}
 	return strconv.FormatFloat(d.Round(6*time.Second).Minutes(), 'f', -1, 64) + " min"
-}
-
-// literal reports the address that a peer's text holds, if it is one.
-func literal(host string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(host)
-	return addr, err == nil
 }

@@ -2,6 +2,8 @@ package check
 
 import (
 	"context"
+	"io"
+	"log"
 	"syscall"
 	"testing"
 	"time"
@@ -54,3 +56,5 @@ func cpuTime(t testing.TB) time.Duration {
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
+
+func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

@@ -182,7 +182,22 @@ type buffers struct {
 // limitedReader is a buffered reader over a limit that can be moved.
 type limitedReader struct {
 	*bufio.Reader
-	limit io.LimitedReader
+	limit  io.LimitedReader
+	source source
+}
+
+// source remembers how a connection ended: a parser of cut text complains about the text instead.
+type source struct {
+	conn net.Conn
+	err  error
+}
+
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.conn.Read(b)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
 }
 
 func (b *buffers) reader(conn net.Conn) *limitedReader {
@@ -191,13 +206,14 @@ func (b *buffers) reader(conn net.Conn) *limitedReader {
 		r = &limitedReader{}
 		r.Reader = bufio.NewReaderSize(&r.limit, 4096)
 	}
-	r.limit = io.LimitedReader{R: conn, N: maxHeaderBytes}
+	r.source = source{conn: conn}
+	r.limit = io.LimitedReader{R: &r.source, N: maxHeaderBytes}
 	r.Reset(&r.limit)
 	return r
 }
 
 func (b *buffers) drop(r *limitedReader) {
-	r.limit.R = nil
+	r.source = source{}
 	b.readers.Put(r)
 }
 
@@ -238,6 +254,9 @@ func (h *httpCheck) overHTTP1(conn net.Conn, p *hop, s *seen) (answer, error) {
 			s.down("%s sent more than %d bytes of headers", s.Address, maxHeaderBytes)
 			return answer{}, nil
 		}
+		if r.source.err != nil {
+			err = r.source.err
+		}
 		return answer{}, answerError(s.Address, err)
 	}
 	defer resp.Body.Close()
@@ -252,7 +271,7 @@ func readResponse(r *limitedReader, method string) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+		if resp.StatusCode/100 != 1 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}
 	}

@@ -42,6 +42,9 @@ func (h *httpCheck) pooled(ctx context.Context, p *hop, s *seen) (answer, error)
 		if peer == "" {
 			peer = p.at.String()
 		}
+		if h.plan.proxied && phase != "waiting for the answer" {
+			phase += " through the proxy"
+		}
 		return answer{}, &failure{phase: phase, peer: peer, err: err}
 	}
 	defer resp.Body.Close()

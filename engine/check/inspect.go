@@ -192,7 +192,7 @@ func (in *inspection) mention(root string, keys []any, at place) error {
 	}
 	large := slices.Contains([]string{"body", "json", "headers"}, root) || name == "dns.answers"
 	if large && at.loops > 0 {
-		return fmt.Errorf("%s cannot be used inside a loop; only the entry itself (#) can", name)
+		return fmt.Errorf("%s cannot be used inside a loop; only the entry itself (#) can", pathText(root, keys))
 	}
 	if at.source {
 		return errors.New("a nested loop can only go over a part of the outer entry (#)")
@@ -279,19 +279,26 @@ func (p path) value(v *vars) any {
 	keys := p.keys
 	name := p.root
 	if p.root == "cert" || p.root == "dns" {
-		name = p.text
-		keys = nil
-		if len(p.keys) > 1 {
-			return missing{}
-		}
+		name = pathText(p.root, keys[:1])
+		keys = keys[1:]
 	}
 	for _, known := range [...]struct {
 		name  string
 		value any
 	}{
-		{"status", v.Status}, {"body", v.Body}, {"json", v.JSON}, {"headers", v.Headers}, {"latency", v.Latency}, {"ip", v.IP},
-		{"message", v.Message}, {"cert.days_left", v.Cert.DaysLeft}, {"cert.subject", v.Cert.Subject},
-		{"cert.issuer", v.Cert.Issuer}, {"dns.answers", v.DNS.Answers}, {"dns.rcode", v.DNS.Rcode}, {"metrics", v.Metrics},
+		{"status", v.Status},
+		{"body", v.Body},
+		{"json", v.JSON},
+		{"headers", v.Headers},
+		{"latency", v.Latency},
+		{"ip", v.IP},
+		{"message", v.Message},
+		{"cert.days_left", v.Cert.DaysLeft},
+		{"cert.subject", v.Cert.Subject},
+		{"cert.issuer", v.Cert.Issuer},
+		{"dns.answers", v.DNS.Answers},
+		{"dns.rcode", v.DNS.Rcode},
+		{"metrics", v.Metrics},
 	} {
 		if known.name == name {
 			at = known.value
@@ -323,6 +330,10 @@ func step(at, key any) any {
 			if value, ok := t[name]; ok {
 				return value
 			}
+		}
+	case []string:
+		if i, ok := key.(int); ok && i >= 0 && i < len(t) {
+			return t[i]
 		}
 	case []any:
 		if i, ok := key.(int); ok {

@@ -16,8 +16,8 @@ func init() {
 			"nightly-backup", pushConfig{Grace: monitor.Duration(5 * time.Second)},
 			func(target string, c pushConfig) (Checker, error) {
 				var faults monitor.Faults
-				if err := checkText(target); err != nil && target != "" {
-					faults.Add("target", shownTarget(target), "%v", err)
+				if monitor.CleanText(target, maxLabel) != target {
+					faults.Add("target", shownTarget(target), "must be at most %d characters long, without control characters", maxLabel)
 				}
 				if !validToken(c.Token) {
 					faults.Add("token", nil, "must be 16 to 128 characters out of letters, digits, - and _")
@@ -34,6 +34,9 @@ func init() {
 		return k
 	})
 }
+
+// maxLabel is the longest target of a push monitor, in bytes. The target is only a name for people; it may be empty.
+const maxLabel = 2000
 
 type pushConfig struct {
 	Token string           `json:"token,omitempty" doc:"Secret part of the address that beats are sent to: 16 to 128 letters, digits, - and _. The server makes one up when it is missing." secret:"true" generate:"true" maxlen:"128"`

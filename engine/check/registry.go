@@ -154,7 +154,7 @@ func NewRegistry(o Options) *Registry {
 	if e.gapped == nil {
 		e.gapped = func(time.Time, time.Time, time.Duration) bool { return false }
 	}
-	e.resolver = &net.Resolver{PreferGo: true}
+	e.resolver = &net.Resolver{PreferGo: true, Dial: dialResolver}
 	e.dialer = e.policy.Dialer(0)
 	e.dialer.Resolver = e.resolver
 	e.icmp.open = openEcho

@@ -251,6 +251,9 @@ func (r *rule) broken(v *vars, badJSON error, s *seen) string {
 		if f, ok := errors.AsType[*file.Error](err); ok {
 			reason = f.Message
 		}
+		if strings.HasPrefix(reason, "invalid operation: bool(") {
+			reason = "it is not true or false"
+		}
 		return r.shown(v, mask(s.secrets, reason), s.secrets)
 	}
 	switch result {

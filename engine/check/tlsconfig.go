@@ -131,6 +131,3 @@ func (s *seen) saw(state *tls.ConnectionState) {
 	s.cert = state.PeerCertificates[0]
 	s.ExpiresAt = expiry(state)
 }
-
-// tlsVersionName writes a version as people do.
-func tlsVersionName(version uint16) string { return tls.VersionName(version) }

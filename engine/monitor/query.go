@@ -71,8 +71,8 @@ type Latency struct {
 
 // Uptime is what a range of time amounts to for one monitor.
 type Uptime struct {
-	Bucket                // of the whole range
-	Outages  int          // incidents that began in the range or before it and lasted into it
+	Bucket                 // of the whole range
+	Outages  int           // incidents that began in the range or before it and lasted into it
 	Downtime time.Duration // Held[Down]
 }
 

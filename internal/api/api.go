@@ -54,6 +54,7 @@ type API struct {
 	streams     chan struct{} // a place for each stream
 	closing     chan struct{}
 	closeOnce   sync.Once
+	recheck     time.Duration
 
 	docs documents
 }
@@ -82,6 +83,7 @@ func New(o Options) (*API, error) {
 		wrongPushes: newLimiter(3*o.FailuresPerMinute, time.Minute),
 		streams:     make(chan struct{}, o.MaxStreams),
 		closing:     make(chan struct{}),
+		recheck:     recheckEvery,
 	}
 	a.metrics = newMetrics(a)
 	if err := a.engine.SetTrustedProxies(o.TrustedProxies); err != nil {

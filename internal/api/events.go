@@ -18,7 +18,7 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // of one message to a stream
-	recheck      = 5 * time.Second  // how often a stream's token is looked at again
+	recheckEvery = 5 * time.Second  // how often a stream's token is looked at again
 )
 
 type eventsIn struct {
@@ -102,11 +102,11 @@ func (a *API) pump(ctx context.Context, s *stream, sub *service.Subscription) er
 	}()
 	beat, checked := time.Now().Add(a.opts.Heartbeat), time.Now()
 	for {
-		wait, done := context.WithDeadline(ctx, earlier(beat, checked.Add(recheck)))
+		wait, done := context.WithDeadline(ctx, earlier(beat, checked.Add(a.recheck)))
 		m, err := sub.Next(wait)
 		done()
 		now := time.Now()
-		if now.Sub(checked) >= recheck {
+		if now.Sub(checked) >= a.recheck {
 			if err := a.svc.Still(ctx); err != nil {
 				return err
 			}

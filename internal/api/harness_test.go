@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -27,13 +28,13 @@ const adminToken = "admin-token-of-the-tests"
 
 // server is the whole API over a real store, engine and registries. Its client holds every answer to the OpenAPI document.
 type server struct {
-	t       *testing.T
+	t       testing.TB
 	api     *API
 	svc     *service.Service
 	eng     *engine.Engine
 	store   *faulty
 	http    *httptest.Server
-	log     *bytes.Buffer
+	log     *lockedBuffer
 	schemas *jsonschema.Compiler
 	paths   map[string]any // of the OpenAPI document
 
@@ -43,7 +44,13 @@ type server struct {
 // lockedBuffer takes the log of many goroutines.
 type lockedBuffer struct {
 	mu sync.Mutex
-	b  *bytes.Buffer
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
@@ -52,10 +59,10 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func start(t *testing.T, change ...func(*Options)) *server {
+func start(t testing.TB, change ...func(*Options)) *server {
 	t.Helper()
-	s := &server{t: t, token: adminToken, log: &bytes.Buffer{}}
-	ring := logs.New(logs.Options{Next: slog.NewTextHandler(&lockedBuffer{b: s.log}, &slog.HandlerOptions{Level: slog.LevelDebug})})
+	s := &server{t: t, token: adminToken, log: &lockedBuffer{}}
+	ring := logs.New(logs.Options{Next: slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})})
 	log := slog.New(ring)
 	base := openStore(t, log)
 	s.store = &faulty{Store: base}
@@ -69,6 +76,9 @@ func start(t *testing.T, change ...func(*Options)) *server {
 	}
 	s.svc, err = service.New(service.Options{
 		Store: s.store, Engine: s.eng, Kinds: checks, Providers: alerts, Ring: ring, Log: log, Version: "test",
+		Figures: func() []service.Figure {
+			return []service.Figure{{Name: "tocsin_test_rows", Help: "Rows.", Labels: map[string]string{"lane": "must"}, Value: 7}}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +99,7 @@ func start(t *testing.T, change ...func(*Options)) *server {
 	go func() { ended <- s.eng.Run(ctx) }()
 	t.Cleanup(func() {
 		s.api.Close()
+		http.DefaultClient.CloseIdleConnections()
 		s.http.Close()
 		cancel()
 		if err := <-ended; err != nil {
@@ -98,6 +109,11 @@ func start(t *testing.T, change ...func(*Options)) *server {
 			t.Error(err)
 		}
 	})
+	ready := time.NewTicker(time.Millisecond)
+	defer ready.Stop()
+	for s.eng.Healthy() != nil {
+		<-ready.C
+	}
 	s.readDocument()
 	return s
 }
@@ -154,6 +170,9 @@ func (s *server) do(method, path, body string, headers ...string) answer {
 		s.t.Fatal(err)
 	}
 	a := answer{status: res.StatusCode, header: res.Header, text: string(text)}
+	if method == http.MethodHead {
+		return a
+	}
 	if strings.Contains(res.Header.Get("Content-Type"), "json") {
 		if a.tree, err = jsonschema.UnmarshalJSON(bytes.NewReader(text)); err != nil {
 			s.t.Errorf("%s %s: %d: not JSON: %v: %s", method, path, a.status, err, text)
@@ -167,7 +186,7 @@ func (s *server) do(method, path, body string, headers ...string) answer {
 func (s *server) hold(method, path string, a answer) {
 	s.t.Helper()
 	media := a.header.Get("Content-Type")
-	if a.status >= 400 {
+	if a.status >= 400 && path != "/readyz" { // which says more than that something is wrong
 		if media != problemType {
 			s.t.Errorf("%s %s: %d with content type %q", method, path, a.status, media)
 		}
@@ -292,7 +311,7 @@ func (a answer) str(path string) string {
 }
 
 // faults returns location to message of a problem.
-func (a answer) faults(t *testing.T) map[string]string {
+func (a answer) faults(t testing.TB) map[string]string {
 	t.Helper()
 	var p Problem
 	if err := json.Unmarshal([]byte(a.text), &p); err != nil {
@@ -343,4 +362,11 @@ func (f *faulty) CreateMonitor(ctx context.Context, m *monitor.Monitor) error {
 		return err
 	}
 	return f.Store.CreateMonitor(ctx, m)
+}
+
+func (f *faulty) Ready(ctx context.Context) error {
+	if err := f.now(); err != nil {
+		return err
+	}
+	return f.Store.Ready(ctx)
 }

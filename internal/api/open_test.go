@@ -11,7 +11,7 @@ import (
 	"github.com/tocsinhq/tocsin/store"
 )
 
-func openStore(t *testing.T, log *slog.Logger) *store.Store {
+func openStore(t testing.TB, log *slog.Logger) *store.Store {
 	t.Helper()
 	dir := t.TempDir()
 	sealer, err := seal.Open(dir, "")

@@ -187,10 +187,20 @@ func (a *API) problem(ctx context.Context, err error) *Problem {
 	return p
 }
 
-// conflictText is what the innermost error says beside "conflict": which monitors use a channel, that a monitor is paused.
+// conflictText is what the error says beside "conflict" and what was tried: which monitors use a channel, that a monitor is
+// paused.
 func conflictText(err error) string {
 	text := strings.ReplaceAll(": "+err.Error()+": ", ": "+monitor.ErrConflict.Error()+": ", ": ")
-	if text = strings.Trim(text, ": "); text == "" {
+	text = strings.Trim(text, ": ")
+	for {
+		tried, rest, ok := strings.Cut(text, ": ")
+		verb, _, _ := strings.Cut(tried, " ")
+		if !ok || !slices.Contains([]string{"delete", "check", "store", "update", "create", "test"}, verb) {
+			break
+		}
+		text = rest
+	}
+	if text == "" {
 		return "it cannot be done as things are"
 	}
 	return monitor.CleanText(text, 500)

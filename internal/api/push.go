@@ -19,11 +19,6 @@ import (
 // push takes a heartbeat: /push/{token}?status=up|down|degraded&msg=&ping=, as Uptime Kuma has it. Parameters that it does
 // not know are ignored, for scripts that were written for others send some.
 func (a *API) push(c *gin.Context) {
-	from := c.ClientIP()
-	if wait := a.wrongPushes.wait(from); wait > 0 {
-		a.fail(c, tooManyRequests("too many wrong push tokens from this address", wait))
-		return
-	}
 	beat, faults := readBeat(c)
 	if len(faults) > 0 {
 		a.fail(c, invalid(faults))
@@ -31,6 +26,13 @@ func (a *API) push(c *gin.Context) {
 	}
 	err := a.svc.Beat(c.Param("token"), beat)
 	if errors.Is(err, monitor.ErrNotFound) {
+		// Only wrong tokens are limited: the beat of a job must not be lost because another behind the same proxy is set up
+		// wrongly. The look-up costs no more than the limit does.
+		from := c.ClientIP()
+		if wait := a.wrongPushes.wait(from); wait > 0 {
+			a.fail(c, tooManyRequests("too many wrong push tokens from this address", wait))
+			return
+		}
 		a.wrongPushes.count(from)
 		a.fail(c, newProblem(http.StatusNotFound, "", "no monitor has this push token"))
 		return

@@ -124,7 +124,7 @@ func (s *shape) object(schema *huma.Schema, path string, object map[string]any) 
 			// The value is not shown: somebody who mistypes a secret's name sends one.
 			s.faults = append(s.faults, Fault{Location: path + "." + name, Message: unknownField(schema, name)})
 			delete(object, name)
-		case v == nil && (s.partial || !slices.Contains(schema.Required, name)):
+		case v == nil:
 			if !s.partial {
 				delete(object, name) // as if it were not there
 			}
@@ -162,17 +162,17 @@ func unknownField(schema *huma.Schema, name string) string {
 		known = append(known, field)
 	}
 	slices.Sort(known)
-	best, least := "", 3
+	if readOnly(name) {
+		return "is read-only; leave it out"
+	}
+	best, least := "", min(3, (len(name)+1)/2)
 	for _, field := range known {
 		if d := distance(field, strings.ToLower(name)); d < least {
 			best, least = field, d
 		}
 	}
-	switch {
-	case best != "":
+	if best != "" {
 		return "is unknown; did you mean " + best + "?"
-	case readOnly(name):
-		return "is read-only; leave it out"
 	}
 	return "is unknown; known are " + strings.Join(known, ", ")
 }

@@ -50,7 +50,7 @@ type NotificationStats struct {
 type ProcessStats struct {
 	Goroutines int    `json:"goroutines"`
 	HeapBytes  uint64 `json:"heap_bytes"`
-	GC         uint32 `json:"gc" doc:"Collections since the start."`
+	GC         uint64 `json:"gc" doc:"Collections since the start."`
 }
 
 // LogLine is one line of the server's log.

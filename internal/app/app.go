@@ -161,7 +161,7 @@ func (s *server) build(ctx context.Context) error {
 	s.engine, err = engine.New(engine.Options{
 		Store: s.store, Outbox: s.store, Checks: s.checks, Alerts: alerts, Log: s.log,
 		PublicURL: strings.TrimRight(set.PublicURL, "/"), Workers: set.Workers, KindLimits: set.KindLimits,
-		Watchdog: watchdog, DrainTimeout: set.DrainTimeout * 2 / 3,
+		Watchdog: watchdog, DrainTimeout: set.DrainTimeout / 3,
 	})
 	if err != nil {
 		return err
@@ -209,6 +209,11 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 	defer stopEngine()
 	group, groupCtx := errgroup.WithContext(engineCtx)
 	group.Go(func() error { return s.engine.Run(groupCtx) })
+	select { // who asks before is answered after: what the API shows is then complete
+	case <-s.engine.Loaded():
+	case <-groupCtx.Done():
+	case <-ctx.Done():
+	}
 	s.front.serve(group)
 	if s.Settings.Demo {
 		demo, err := s.startDemo(groupCtx, &minted)
@@ -236,7 +241,7 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 	s.log.Info("stopping", "within", s.Settings.DrainTimeout.String(), "requests", s.requests.Load(),
 		"checks", stats.Running, "deliveries", stats.Delivery.InFlight, "unrecorded", stats.Unrecorded)
 	s.api.Close()
-	s.front.shut(ctx, deadline)
+	s.front.shut(ctx, began.Add(s.Settings.DrainTimeout/2)) // the rest is the engine's
 	front := time.Now()
 	stopEngine()
 	ended := make(chan error, 1)

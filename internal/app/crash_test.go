@@ -121,7 +121,6 @@ func killOnce(t *testing.T, path, receiver string) []string {
 				deadline = time.After(time.Duration(rand.IntN(120)) * time.Millisecond) //nolint:gosec // chance, no secret
 			}
 		case <-deadline:
-			deadline = nil
 			if err := cmd.Process.Kill(); err != nil {
 				t.Errorf("kill: %v", err)
 			}

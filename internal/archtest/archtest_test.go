@@ -281,6 +281,7 @@ func tracked(t *testing.T) []string {
 
 var (
 	generatedLine = regexp.MustCompile(`^// Code generated .* DO NOT EDIT\.$`)
+	sleep         = regexp.MustCompile(`^\s*time\.Sleep\(`)
 	mutableGlobal = regexp.MustCompile(`^var [a-z][A-Za-z0-9]* += +(make\(|map\[|new\(|&|sync\.)`)
 )
 
@@ -298,18 +299,25 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		isTest := strings.HasSuffix(name, "_test.go") || strings.HasPrefix(name, "internal/testkit/")
-		lines, generated := 0, false
+		lines, generated, slept, bubble := 0, false, 0, false
 		scan := bufio.NewScanner(f)
 		scan.Buffer(nil, 1<<20)
 		for scan.Scan() {
 			lines++
 			generated = generated || generatedLine.MatchString(scan.Text())
+			bubble = bubble || strings.Contains(scan.Text(), `"testing/synctest"`)
+			if slept == 0 && sleep.MatchString(scan.Text()) {
+				slept = lines
+			}
 			if !isTest && mutableGlobal.MatchString(scan.Text()) {
 				t.Errorf("%s:%d: a mutable package-level variable: two engines run in one process", name, lines)
 			}
 		}
 		if err := errors.Join(scan.Err(), f.Close()); err != nil {
 			t.Fatalf("%s: %v", name, err)
+		}
+		if slept > 0 && !bubble {
+			t.Errorf("%s:%d: wait for what you wait for; time passes by itself only in testing/synctest", name, slept)
 		}
 		if lines > maxLines && !isTest && !generated {
 			t.Errorf("%s has %d lines, more than %d: is it one idea?", name, lines, maxLines)

@@ -70,7 +70,7 @@ func compare(ctx context.Context, in inputs, only string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // a temporary folder that stays harms nobody
 	in.Dir = dir
 	fmt.Printf("machine: %d cores, %s %s/%s; windows of %d s, %d rounds; store in %s\n\n",
 		runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, in.Seconds, in.Rounds, dir)
@@ -235,9 +235,12 @@ func load(ctx context.Context, in inputs) error {
 // blackbox measures blackbox_exporter by its /probe, where it is installed.
 func blackbox(ctx context.Context, in inputs) error {
 	path, err := exec.LookPath("prometheus-blackbox-exporter")
-	if err != nil {
+	if errors.Is(err, exec.ErrNotFound) {
 		fmt.Println("blackbox_exporter is not installed (apt-get install prometheus-blackbox-exporter): not compared")
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	f, err := driveBlackbox(ctx, path, in)
 	if err != nil && !errors.Is(err, context.Canceled) {

@@ -171,6 +171,14 @@ type resultJSON struct {
 	ExpiresAt *time.Time       `json:"expires_at,omitempty"`
 }
 
+// printUnknown writes why no check was made.
+func (a *app) printUnknown(why string) error {
+	if a.json {
+		return a.printJSON(resultJSON{Message: why, Metrics: []sdk.Metric{}})
+	}
+	return a.printf("UNKNOWN: %s\n", why)
+}
+
 type part struct {
 	name string
 	took time.Duration

@@ -97,9 +97,11 @@ func Main(ctx context.Context, o Options) int {
 		}
 	}
 	if isCheck(cmd) && code < exitUnknown && (exit == nil || exit.Err != nil) {
-		code = exitUnknown
-		fmt.Fprintln(o.Stdout, "UNKNOWN: "+strings.ReplaceAll(err.Error(), "\n", "; "))
-		return code
+		a.json = a.json || slices.Contains(o.Args, "--json") // the fault may stand before it
+		if err := a.printUnknown(strings.ReplaceAll(err.Error(), "\n", "; ")); err != nil {
+			fmt.Fprintln(o.Stderr, "tocsin: "+err.Error())
+		}
+		return exitUnknown
 	}
 	fmt.Fprintln(o.Stderr, "tocsin: "+err.Error())
 	if code == ExitUsage && cmd != nil {

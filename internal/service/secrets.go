@@ -50,14 +50,18 @@ func newMask(schema json.RawMessage) (*mask, error) {
 	if err := json.Unmarshal(schema, &root); err != nil {
 		return nil, err
 	}
-	m := &mask{}
-	m.learn(root, root, 0)
+	m, budget := &mask{}, maxSchema
+	m.learn(root, root, &budget)
 	return m, nil
 }
 
+// maxSchema is how many parts of a schema are looked at. One that refers to itself has more than anybody can.
+const maxSchema = 2000
+
 // learn adds what the schema says. Of alternatives it takes all together: rather one mask too many than one too few.
-func (m *mask) learn(root, schema map[string]any, depth int) {
-	if depth > 32 { // a schema that contains itself
+func (m *mask) learn(root, schema map[string]any, budget *int) {
+	if *budget--; *budget < 0 {
+		m.secret = true // as far as anybody knows
 		return
 	}
 	if w, ok := schema["writeOnly"].(bool); ok && w {
@@ -68,14 +72,14 @@ func (m *mask) learn(root, schema map[string]any, depth int) {
 	}
 	if ref, ok := schema["$ref"].(string); ok {
 		if target := resolve(root, ref); target != nil {
-			m.learn(root, target, depth+1)
+			m.learn(root, target, budget)
 		}
 	}
 	for _, word := range []string{"allOf", "anyOf", "oneOf"} {
 		list, _ := schema[word].([]any)
 		for _, part := range list {
 			if sub, ok := part.(map[string]any); ok {
-				m.learn(root, sub, depth+1)
+				m.learn(root, sub, budget)
 			}
 		}
 	}
@@ -91,20 +95,20 @@ func (m *mask) learn(root, schema map[string]any, depth int) {
 			if m.fields[name] == nil {
 				m.fields[name] = &mask{}
 			}
-			m.fields[name].learn(root, sub, depth+1)
+			m.fields[name].learn(root, sub, budget)
 		}
 	}
 	if sub, ok := schema["additionalProperties"].(map[string]any); ok {
 		if m.others == nil {
 			m.others = &mask{}
 		}
-		m.others.learn(root, sub, depth+1)
+		m.others.learn(root, sub, budget)
 	}
 	if sub, ok := schema["items"].(map[string]any); ok {
 		if m.items == nil {
 			m.items = &mask{}
 		}
-		m.items.learn(root, sub, depth+1)
+		m.items.learn(root, sub, budget)
 	}
 }
 

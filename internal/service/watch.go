@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,6 +109,9 @@ func (s *Service) Subscribe(ctx context.Context, after string, types []string) (
 	return s.opts.Engine.Subscribe(engine.SubscribeOptions{After: after, Types: types}), nil
 }
 
+// mostLogLines is how many lines the store gives at once; a page that long may be followed by an empty one.
+const mostLogLines = 1000
+
 // LogRange selects lines of the server's log.
 type LogRange struct {
 	Level  string // lowest: DEBUG, INFO, WARN, ERROR; empty: all
@@ -130,7 +134,7 @@ func (s *Service) Log(ctx context.Context, r LogRange) (monitor.Page[monitor.Log
 	if !ok {
 		return page, monitor.Faults{{Field: "cursor", Value: shown(r.Cursor), Message: "is not one that this list gave"}}
 	}
-	stored, err := s.opts.Store.LogLines(ctx, monitor.LogQuery{Level: r.Level, Text: r.Text, Before: before, Limit: r.Limit + 1})
+	stored, err := s.opts.Store.LogLines(ctx, monitor.LogQuery{Level: r.Level, Text: r.Text, Before: before, Limit: min(r.Limit+1, mostLogLines)})
 	if err != nil {
 		return page, fmt.Errorf("list log lines: %w", err)
 	}
@@ -138,9 +142,9 @@ func (s *Service) Log(ctx context.Context, r LogRange) (monitor.Page[monitor.Log
 	if s.opts.Ring != nil {
 		lines = merge(stored, s.opts.Ring.Lines(monitor.LogQuery{Level: r.Level, Text: r.Text, Limit: 100_000}), until)
 	}
-	if len(lines) > r.Limit {
-		lines = lines[:r.Limit]
-		oldest := lines[r.Limit-1].At
+	if len(lines) > r.Limit || len(stored) == mostLogLines {
+		lines = lines[:min(len(lines), r.Limit)]
+		oldest := lines[len(lines)-1].At
 		lowest := before
 		for i := range lines {
 			if id := lines[i].ID; id > 0 && (lowest == 0 || id < lowest) {
@@ -222,7 +226,21 @@ type Outbox struct {
 type Process struct {
 	Goroutines int
 	HeapBytes  uint64
-	GC         uint32 // collections so far
+	GC         uint64 // collections so far
+}
+
+// process reads figures that cost no pause: runtime.ReadMemStats would stop every check.
+func process() Process {
+	read := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(read)
+	p := Process{Goroutines: runtime.NumGoroutine()}
+	if read[0].Value.Kind() == metrics.KindUint64 {
+		p.HeapBytes = read[0].Value.Uint64()
+	}
+	if read[1].Value.Kind() == metrics.KindUint64 {
+		p.GC = read[1].Value.Uint64()
+	}
+	return p
 }
 
 // Stats returns how the server fares.
@@ -235,11 +253,9 @@ func (s *Service) Stats(ctx context.Context) (Stats, error) {
 	if out.Pending, out.Failed, out.Oldest, err = s.opts.Store.OutboxCounts(ctx); err != nil {
 		return Stats{}, fmt.Errorf("count notifications: %w", err)
 	}
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
 	st := Stats{
 		Version: s.opts.Version, Started: s.born.UTC(), Engine: s.opts.Engine.Stats(), Outbox: out,
-		Process: Process{Goroutines: runtime.NumGoroutine(), HeapBytes: mem.HeapAlloc, GC: mem.NumGC},
+		Process: process(),
 	}
 	if s.opts.Figures != nil {
 		st.Figures = s.opts.Figures()

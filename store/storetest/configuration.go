@@ -130,7 +130,7 @@ func testLists(t *testing.T, b *bench) {
 	}
 	same(t, walk(monitor.Query{Kind: "tcp", Text: "/A"}), []string{"a4", "a6", "a8"})
 	same(t, walk(monitor.Query{Labels: map[string]string{"n": "2", "ÄÖ": "Straße"}}), []string{"a7", "b7"})
-	same(t, walk(monitor.Query{Labels: map[string]string{"n": "2", "ÄÖ": "straße"}}), nil)
+	same(t, walk(monitor.Query{Labels: map[string]string{"n": "2", "ÄÖ": "straße"}}), []string{})
 	same(t, walk(monitor.Query{Text: "äö=STRAßE", Kind: "tcp", Limit: 2}), []string{"a4", "a6", "a8", "b4", "b6", "b8"})
 	same(t, walk(monitor.Query{Text: "%"}), nil)
 	same(t, walk(monitor.Query{Text: "a\x00"}), nil)

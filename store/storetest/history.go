@@ -214,9 +214,10 @@ func walkSums(t *testing.T, b *bench, recounts int) {
 		next[i] = start.Add(step / 3)
 	}
 	for round := range 24 {
-		b.set(b.now().Add(time.Duration(rng.Int64N(int64(4 * time.Hour)))))
+		// The clock follows the samples, or hours would be sealed before theirs have come in.
+		now := b.now().Add(time.Duration(rng.Int64N(4*3600*1000)) * time.Millisecond)
 		for i, step := range intervals {
-			for ; next[i].Before(b.now()); next[i] = next[i].Add(step + time.Duration(rng.IntN(5))*10*time.Millisecond) {
+			for ; next[i].Before(now); next[i] = next[i].Add(step + time.Duration(rng.IntN(5))*10*time.Millisecond) {
 				if rng.IntN(20) == 0 {
 					next[i] = next[i].Add(time.Duration(rng.IntN(6)) * step) // a gap
 					continue
@@ -238,6 +239,7 @@ func walkSums(t *testing.T, b *bench, recounts int) {
 			}
 		}
 		b.flush(t)
+		b.set(now)
 		switch rng.IntN(4) {
 		case 0:
 			b.maintain(t)

@@ -254,7 +254,7 @@ func is(t *testing.T, err, want error) {
 	}
 }
 
-func same(t *testing.T, got, want any) {
+func same[T any](t *testing.T, got, want T) {
 	t.Helper()
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateApproxTime(0)); d != "" {
 		t.Fatalf("(-want +got)\n%s", d)

@@ -13,7 +13,7 @@ import (
 func transition(m *monitor.Monitor, n int, at time.Time, channels ...string) monitor.Transition {
 	in := &monitor.Incident{ID: id("I%s%d", m.Name, n), MonitorID: m.ID, MonitorName: m.Name, Cause: "refused", StartedAt: at}
 	return monitor.Transition{
-		State: monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Incident: in.ID, Bad: true, Fail: true, Known: true},
+		State:    monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Incident: in.ID, Bad: true, Fail: true, Known: true},
 		Incident: in,
 		Event: &monitor.Event{
 			ID: id("E%s%d", m.Name, n), MonitorID: m.ID, IncidentID: in.ID, Kind: sdk.ToDown, From: monitor.Up, To: monitor.Down, At: at,

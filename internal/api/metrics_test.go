@@ -1,0 +1,40 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+func TestMetrics(t *testing.T) {
+	s := start(t)
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {}))
+	defer target.Close()
+	id := s.must(201, s.do("POST", "/api/v1/monitors", `{"name":"m","kind":"http","target":"`+target.URL+`"}`)).str("id")
+	s.must(200, s.do("POST", "/api/v1/monitors/"+id+"/check", ""))
+	text := s.must(200, s.do("GET", "/metrics", "")).text
+	for _, want := range []string{
+		`tocsin_build_info{version="test"} 1`, `tocsin_monitors{state="up"} 1`, `tocsin_check_results_total{kind="http",status="up"}`,
+		`tocsin_check_lateness_seconds_bucket{le="+Inf"}`, `tocsin_http_requests_total{method="POST",route="/api/v1/monitors",status="201"} 1`,
+		"go_goroutines", "process_resident_memory_bytes", "tocsin_notifications_pending 0", `tocsin_test_rows{lane="must"} 7`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, id) {
+		t.Error("there is a series for each monitor")
+	}
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Logf("promtool is not there, so only our own list was looked at; apt-get install prometheus has it")
+		return
+	}
+	check := exec.CommandContext(t.Context(), promtool, "check", "metrics")
+	check.Stdin = strings.NewReader(text)
+	if out, err := check.CombinedOutput(); err != nil || len(strings.TrimSpace(string(out))) > 0 {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}

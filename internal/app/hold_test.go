@@ -1,0 +1,210 @@
+package app
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+// inbox is a receiver of notifications that remembers what it got.
+type inbox struct {
+	*httptest.Server
+	mu  sync.Mutex
+	got []string // "down web"
+	ids map[string]int
+}
+
+func newInbox(t *testing.T) *inbox {
+	t.Helper()
+	b := &inbox{ids: make(map[string]int)}
+	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var n sdk.Notification
+		if err := json.NewDecoder(r.Body).Decode(&n); err != nil {
+			t.Errorf("the inbox got no notification: %v", err)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.got = append(b.got, string(n.Transition)+" "+n.Monitor.Name)
+		b.ids[n.ID]++
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(b.Close)
+	return b
+}
+
+func (b *inbox) notifications() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.got)
+}
+
+type detail struct {
+	ID    string
+	Name  string
+	State string
+	Last  *struct {
+		At      time.Time
+		Message string
+	}
+}
+
+func (in *instance) details() map[string]detail {
+	in.t.Helper()
+	var list struct{ Items []detail }
+	in.call(http.MethodGet, "/api/v1/monitors?limit=1000", testToken, nil, &list)
+	all := make(map[string]detail)
+	for _, m := range list.Items {
+		all[m.Name] = m
+	}
+	return all
+}
+
+func (in *instance) add(path string, body map[string]any) detail {
+	in.t.Helper()
+	var made detail
+	in.call(http.MethodPost, path, testToken, body, &made)
+	return made
+}
+
+// TestHangingReceiverDelaysNoCheck has forty monitors tell a receiver that never answers: checks go on at their interval, and
+// another channel is told at once.
+func TestHangingReceiverDelaysNoCheck(t *testing.T) {
+	var hanging atomic.Int64
+	release := make(chan struct{})
+	hung := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		hanging.Add(1)
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	defer hung.Close()
+	defer close(release)
+	ops := newInbox(t)
+	set := settings(t, nil)
+	set.DrainTimeout = 3 * time.Second
+	in := start(t, set)
+	in.add("/api/v1/channels", map[string]any{"name": "hung", "provider": "webhook", "config": map[string]any{"url": hung.URL}})
+	in.add("/api/v1/channels", map[string]any{"name": "ops", "provider": "webhook", "config": map[string]any{"url": ops.URL}})
+	closed := closedPort(t)
+	const n = 40
+	for i := range n {
+		in.add("/api/v1/monitors", map[string]any{
+			"name": "m" + strconv.Itoa(i), "kind": "tcp", "target": closed, "interval": "1s", "timeout": "1s", "channels": []string{"hung", "ops"},
+		})
+	}
+	in.until("the hung receiver is asked and the other has everything", func() bool {
+		return hanging.Load() > 0 && len(ops.notifications()) == n
+	})
+	before := in.details()
+	in.until("every monitor is checked twice more", func() bool {
+		for name, m := range in.details() {
+			if m.Last == nil || m.Last.At.Sub(before[name].Last.At) < 1500*time.Millisecond {
+				return false
+			}
+		}
+		return true
+	})
+	if got := len(ops.notifications()); got != n {
+		t.Errorf("the working channel got %d notifications, want one for each of %d monitors", got, n)
+	}
+	in.stop()
+}
+
+// TestRestart compares what a server knows before and after a restart: states, incidents, samples, uptime, push clocks, log;
+// and nobody is told of anything again.
+func TestRestart(t *testing.T) {
+	ops := newInbox(t)
+	page := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer page.Close()
+	set := settings(t, nil)
+	in := start(t, set)
+	in.add("/api/v1/channels", map[string]any{"name": "ops", "provider": "webhook", "config": map[string]any{"url": ops.URL}})
+	monitors := []map[string]any{
+		{"name": "web", "kind": "http", "target": page.URL},
+		{"name": "gone", "kind": "tcp", "target": closedPort(t)},
+		{"name": "job", "kind": "push", "config": map[string]any{"token": "a-token-of-a-job-1234"}},
+		{"name": "never", "kind": "push", "config": map[string]any{"token": "a-token-of-a-job-5678"}},
+		{"name": "idle", "kind": "http", "target": page.URL, "paused": true},
+	}
+	for _, m := range monitors {
+		m["interval"], m["timeout"], m["channels"] = "1s", "1s", []string{"ops"}
+		if m["kind"] == "push" {
+			m["interval"] = "1h"
+		}
+		in.add("/api/v1/monitors", m)
+	}
+	in.call(http.MethodGet, "/push/a-token-of-a-job-1234?status=up&msg=done", "", nil, &struct{}{})
+	want := map[string]string{"web": "up", "gone": "down", "job": "up", "never": "pending", "idle": "paused"}
+	in.until("the states are there", func() bool { return cmp.Equal(want, in.states()) })
+	in.until("the outage has been told", func() bool { return len(ops.notifications()) == 1 })
+	before := in.details()
+	var incidents, again struct{ Items []map[string]any }
+	in.call(http.MethodGet, "/api/v1/incidents", testToken, nil, &incidents)
+	in.stop()
+
+	second := start(t, set)
+	defer second.stop()
+	if diff := cmp.Diff(want, second.states()); diff != "" {
+		t.Errorf("states right after the restart: -want +got\n%s", diff)
+	}
+	if got := second.details()["job"].Last; got == nil || got.Message != before["job"].Last.Message || !got.At.Equal(before["job"].Last.At) {
+		t.Errorf("the last beat after the restart is %+v, was %+v", got, before["job"].Last)
+	}
+	second.call(http.MethodGet, "/api/v1/incidents", testToken, nil, &again)
+	if diff := cmp.Diff(incidents, again); diff != "" {
+		t.Errorf("incidents: -before +after\n%s", diff)
+	}
+	var samples struct {
+		Items []struct {
+			At     time.Time
+			Status string
+		}
+	}
+	second.call(http.MethodGet, "/api/v1/monitors/"+before["web"].ID+"/samples", testToken, nil, &samples)
+	if len(samples.Items) == 0 || samples.Items[0].At.After(before["web"].Last.At) {
+		t.Errorf("the samples from before the restart are gone: %+v", samples.Items)
+	}
+	var uptime struct {
+		UptimePercent *float64 `json:"uptime_percent"`
+		Seconds       map[string]float64
+	}
+	second.call(http.MethodGet, "/api/v1/monitors/"+before["gone"].ID+"/uptime?range=1h", testToken, nil, &uptime)
+	if uptime.UptimePercent == nil || *uptime.UptimePercent != 0 || uptime.Seconds["down"] == 0 {
+		t.Errorf("uptime of what was down all the time: %+v", uptime)
+	}
+	var log struct{ Items []struct{ Message string } }
+	second.call(http.MethodGet, "/api/v1/log?limit=1000", testToken, nil, &log)
+	if n := strings.Count(logText(log.Items), "monitor.create"); n < 1 && !strings.Contains(logText(log.Items), "change") {
+		t.Errorf("the log has forgotten the first run: %d lines", len(log.Items))
+	}
+	second.until("all are checked again", func() bool {
+		now := second.details()
+		return now["web"].Last.At.After(before["web"].Last.At) && now["gone"].Last.At.After(before["gone"].Last.At)
+	})
+	if diff := cmp.Diff(want, second.states()); diff != "" {
+		t.Errorf("states after the first checks: -want +got\n%s", diff)
+	}
+	if got := ops.notifications(); len(got) != 1 {
+		t.Errorf("told %v, want the one outage from before the restart", got)
+	}
+}
+
+func logText(lines []struct{ Message string }) string {
+	var b strings.Builder
+	for _, l := range lines {
+		b.WriteString(l.Message + "\n")
+	}
+	return b.String()
+}
