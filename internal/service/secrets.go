@@ -184,7 +184,7 @@ func (m *mask) hide(config json.RawMessage) json.RawMessage {
 	if len(config) == 0 {
 		return json.RawMessage("{}")
 	}
-	if m != nil && !m.any() {
+	if m != nil && !m.any() || len(config) == len("{}") {
 		return config
 	}
 	tree, err := decodeTree(config)
