@@ -153,6 +153,9 @@ func (s *Store) Ready(ctx context.Context) error {
 
 // awaitHeads waits until the heads are complete. A reader must never see a part of them.
 func (s *Store) awaitHeads(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	select {
 	case <-s.ready:
 		return s.rebuildErr

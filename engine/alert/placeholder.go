@@ -217,16 +217,3 @@ func (t *tree) expand(from source) (any, bool) {
 	}
 	return t.constant, true
 }
-
-// templates calls visit with every text of the document.
-func (t *tree) templates(visit func(template)) {
-	if t.form == formText {
-		visit(t.text)
-	}
-	for i := range t.members {
-		t.members[i].value.templates(visit)
-	}
-	for i := range t.items {
-		t.items[i].templates(visit)
-	}
-}

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -62,7 +63,8 @@ func openEcho(v6 bool) (echoConn, error) {
 	if err == nil {
 		return echoConn{conn, true}, nil
 	}
-	rawConn, rawErr := net.ListenPacket(raw, addr)
+	// Opening a raw socket does not wait for anything, so there is no context to end it.
+	rawConn, rawErr := (&net.ListenConfig{}).ListenPacket(context.Background(), raw, addr)
 	if rawErr == nil {
 		return echoConn{rawConn, false}, nil
 	}

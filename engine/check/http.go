@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -293,7 +291,14 @@ func (h *httpCheck) overHTTP2(ctx context.Context, conn net.Conn, p *hop, s *see
 	if err != nil {
 		return answer{}, err
 	}
-	client, err := h.env.http2.NewClientConn(conn)
+	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{
+		DialContext: dial, DialTLSContext: dial, Protocols: &protocols, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
+	}
+	client, err := transport.NewClientConn(ctx, req.URL.Scheme, p.at.String())
 	if err != nil {
 		return answer{}, &failure{phase: "beginning HTTP/2", peer: s.Address, err: err}
 	}
@@ -349,10 +354,6 @@ func (h *httpCheck) read(body io.Reader, s *seen) error {
 		s.cut = true
 	}
 	return err
-}
-
-func newHTTP2() *http2.Transport {
-	return &http2.Transport{AllowHTTP: true, DisableCompression: true, MaxHeaderListSize: maxHeaderBytes}
 }
 
 func isRedirect(code int) bool {

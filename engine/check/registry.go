@@ -13,8 +13,6 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
-
-	"golang.org/x/net/http2"
 )
 
 // Kind is a sort of check.
@@ -139,7 +137,6 @@ type env struct {
 	rules     shared[ruleKey, rule]
 	icmp      echoer
 	buffers   buffers
-	http2     *http2.Transport
 }
 
 // NewRegistry returns a registry with the built-in kinds. It opens nothing until the first check.
@@ -158,7 +155,6 @@ func NewRegistry(o Options) *Registry {
 	e.dialer = e.policy.Dialer(0)
 	e.dialer.Resolver = e.resolver
 	e.icmp.open = openEcho
-	e.http2 = newHTTP2()
 	r := &Registry{env: e, kinds: slices.Clone(o.Kinds)}
 	for _, kind := range builtins {
 		k := kind(e)

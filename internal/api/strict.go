@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -43,7 +44,7 @@ type parser struct {
 
 func (p *parser) failure() error {
 	before := p.text[:min(p.at, len(p.text))]
-	start := strings.LastIndexByte(string(before), '\n') + 1
+	start := bytes.LastIndexByte(before, '\n') + 1
 	return &syntaxError{
 		offset: p.at, line: strings.Count(string(before), "\n") + 1, column: utf8.RuneCount(before[start:]) + 1, message: p.wrong,
 	}

@@ -236,7 +236,7 @@ func (m *mask) restore(config, stored json.RawMessage) (json.RawMessage, monitor
 	}
 	tree, err := decodeTree(config)
 	if err != nil {
-		return config, nil // the registry says what is wrong
+		return config, nil //nolint:nilerr // the registry says what is wrong with it, and where
 	}
 	var old any
 	if len(stored) > 0 {

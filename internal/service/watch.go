@@ -58,6 +58,8 @@ func (s *Service) Provider(ctx context.Context, name string) (alert.Provider, er
 }
 
 // What a subscription reads; see the engine.
+//
+//nolint:revive // the engine documents them
 type (
 	Message      = engine.Message
 	StateChange  = engine.StateChange
