@@ -27,7 +27,7 @@ type Store interface {
 	// Append hands over a sample without waiting; false says that it was dropped, which the store counts.
 	Append(s monitor.Sample) bool
 	// Record writes a transition with all that belongs to it, after every sample appended before it. It is called from
-	// several goroutines at once. A transition whose event is stored already is monitor.ErrConflict.
+	// several goroutines at once. Writing the same transition again changes nothing.
 	Record(ctx context.Context, t monitor.Transition) error
 }
 
@@ -129,8 +129,7 @@ func New(o Options) (*Engine, error) {
 func (e *Engine) clock() time.Duration { return time.Since(e.born) }
 
 // Run loads what the store has, then checks, judges and delivers until ctx ends. Checks under way are cancelled with it and
-// their results dropped; what had been judged is recorded and deliveries under way may end, for at most
-// Options.DrainTimeout. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
+// their results dropped; each of the checks, the records and the deliveries under way may take Options.DrainTimeout to end. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if !e.running.CompareAndSwap(false, true) {
 		return errors.New("run engine: it has run already")
@@ -157,6 +156,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}()
 
 	e.schedule.run(ctx, e.perform)
+	// Their contexts have ended, so they end at once, unless one does not listen to its context.
+	if n := e.schedule.wait(e.opts.DrainTimeout); n > 0 {
+		e.log.Error("checks did not end with their context and are left behind", "checks", n)
+	}
 
 	drain := time.NewTimer(e.opts.DrainTimeout)
 	defer drain.Stop()
@@ -284,16 +287,22 @@ func (e *Engine) Remove(id string) {
 	}
 	delete(e.entries, id)
 	en.mu.Lock()
-	if en.passive != nil {
-		delete(e.tokens, en.passive.Token())
-	}
+	e.forgetToken(en)
 	e.mu.Unlock()
 	en.removed = true
+	e.deleted(en)
 	if en.cancel != nil {
 		en.cancel()
 	}
 	en.mu.Unlock()
 	e.schedule.remove(&en.item)
+}
+
+// forgetToken takes the token of a passive monitor out of the table, if it is its own. Both locks are held.
+func (e *Engine) forgetToken(en *entry) {
+	if en.passive != nil && e.tokens[en.passive.Token()] == en {
+		delete(e.tokens, en.passive.Token())
+	}
 }
 
 // PutChannel adds a channel or replaces the one with its id. The error is monitor.Faults when its provider or its

@@ -950,11 +950,21 @@ func TestWatchdog(t *testing.T) {
 	w := NewWatchdog()
 	base := time.Now()
 	at := func(d time.Duration) time.Time { return base.Add(d) }
-	w.note(at(0), at(50*time.Millisecond))
-	if w.Gapped(at(0), at(time.Second), 40*time.Millisecond) {
+	w.tick(at(0))
+	w.tick(at(50 * time.Millisecond))
+	if w.Gapped(at(0), at(60*time.Millisecond), 40*time.Millisecond) {
 		t.Error("a tick in time counts as a gap")
 	}
-	w.note(at(time.Second), at(3*time.Second))
+	w.tick(time.Time{})
+	w.tick(at(time.Second))
+	if !w.Gapped(at(time.Second), at(3*time.Second), time.Second) {
+		t.Error("a gap that the watchdog has not noted yet does not count")
+	}
+	w.tick(at(3 * time.Second))
+	w.tick(time.Time{})
+	if got, ok := w.resumed(at(4 * time.Second)); !ok || !got.Equal(at(3*time.Second)) {
+		t.Errorf("resumed = %v, %v, want the end of the gap", got, ok)
+	}
 	for _, tt := range []struct {
 		from, to, timeout time.Duration
 		want              bool

@@ -24,8 +24,8 @@ type entry struct {
 	last    *Last
 	tick    monitor.Tick  // of the newest sample
 	judged  time.Duration // when the newest judged check began
-	beat    time.Time     // of the newest beat, or the start
-	beaten  time.Duration // the same on the engine's clock
+	beat    time.Time     // of the newest beat, or the start; for messages
+	beaten  time.Duration // the newest beat, or the start, on the engine's clock: what a missed one is reckoned from
 	cancel  context.CancelFunc
 	removed bool
 }
@@ -62,12 +62,15 @@ func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.S
 	en.item.entry, en.item.index = en, -1
 	if seen {
 		en.tick = last.Tick
+	}
+	if seen && last.Condition != monitor.Paused { // that sample is no result
 		en.last = &Last{
 			At: last.Tick.Time(),
 			Result: sdk.Result{
 				Status: last.Status, Message: last.Message, Latency: last.Latency, Code: last.Code,
 			},
 		}
+		en.beat = last.Tick.Time()
 	}
 	e.mu.Lock()
 	if e.entries[m.ID] != nil {
@@ -125,7 +128,7 @@ func (e *Engine) reconcilePause(en *entry, now time.Time) {
 		// A sample of its own ends the time that the last result stands for: what is paused is neither up nor down.
 		tick := max(monitor.TickOf(now), en.tick+1)
 		en.tick = tick
-		e.opts.Store.Append(monitor.Sample{
+		e.keep(monitor.Sample{
 			Series: en.spec.Series, Tick: tick, Status: sdk.Unknown, Condition: monitor.Paused, Message: "paused",
 		})
 	}
@@ -154,9 +157,7 @@ func (e *Engine) put(m *monitor.Monitor) error {
 		e.mu.Unlock()
 		return nil
 	}
-	if en.passive != nil {
-		delete(e.tokens, en.passive.Token())
-	}
+	e.forgetToken(en)
 	if passive != nil {
 		e.tokens[passive.Token()] = en
 	}

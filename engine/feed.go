@@ -75,6 +75,9 @@ func newFeed(now time.Time) *feed {
 func (f *feed) publish(typ string, data any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return // nobody reads any more
+	}
 	m := Message{Type: typ, Data: data}
 	if len(f.ring) < feedSize {
 		f.ring = append(f.ring, m)
@@ -104,6 +107,9 @@ func (f *feed) close() {
 	}
 }
 
+// before is the id after which a reader gets message n.
+func (f *feed) before(n uint64) string { return fmt.Sprintf("%x-%d", f.boot, int64(n)-1) } //nolint:gosec // counts messages of one run
+
 func (f *feed) id(n uint64) string { return fmt.Sprintf("%x-%d", f.boot, n) }
 
 // Subscription reads messages. It is used by one goroutine.
@@ -125,13 +131,13 @@ func (e *Engine) Subscribe(o SubscribeOptions) *Subscription {
 	if o.After == "" {
 		return s
 	}
-	var boot int64
-	var n uint64
-	if _, err := fmt.Sscanf(o.After, "%x-%d", &boot, &n); err != nil || boot != f.boot || n >= f.next || f.next-n > feedSize {
+	var boot, n int64
+	next := int64(f.next) //nolint:gosec // counts messages of one run
+	if _, err := fmt.Sscanf(o.After, "%x-%d", &boot, &n); err != nil || boot != f.boot || n < -1 || n >= next || next-n > feedSize {
 		s.reset = true
 		return s
 	}
-	s.next = n + 1
+	s.next = uint64(n + 1)
 	return s
 }
 
@@ -162,12 +168,12 @@ func (s *Subscription) take() (Message, bool) {
 	f := s.feed
 	if s.reset {
 		s.reset = false
-		return Message{ID: f.id(f.next - min(1, f.next)), Type: MessageReset}, true
+		return Message{ID: f.before(f.next), Type: MessageReset}, true
 	}
 	if oldest := f.next - uint64(len(f.ring)); s.next < oldest {
 		lost := int(oldest - s.next) //nolint:gosec // far below the bounds of int
 		s.next = oldest
-		return Message{ID: f.id(oldest - 1), Type: MessageLost, Data: lost}, true
+		return Message{ID: f.before(oldest), Type: MessageLost, Data: lost}, true
 	}
 	for ; s.next < f.next; s.next++ {
 		m := f.ring[s.next%feedSize]

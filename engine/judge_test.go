@@ -278,7 +278,7 @@ func TestJudgeProperties(t *testing.T) {
 		for i, status := range results {
 			at := epoch().Add(time.Duration(i) * time.Minute)
 			next, v := judge(m, s, status, at)
-			if again, av := judge(m, s, status, at); again != next || av != v {
+			if again, av := judge(m, s, status, at); !cmp.Equal(again, next) || av != v {
 				t.Fatalf("judge is not pure: %+v %+v, then %+v %+v", next, v, again, av)
 			}
 			switch status {

@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -23,13 +22,12 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	en := j.item.entry
 	en.mu.Lock()
 	began, at := e.clock(), e.now()
-	beatCame := en.passive != nil && began < en.beaten+en.spec.Interval+en.passive.Grace()
-	if en.removed || en.spec.Paused || beatCame {
+	if en.removed || en.spec.Paused || e.beatMayCome(en, began) || e.schedule.stale(j) {
 		en.mu.Unlock()
 		e.schedule.release(j.item)
 		return
 	}
-	spec, checker, passive := en.spec, en.checker, en.passive
+	spec, checker, passive, beat := en.spec, en.checker, en.passive, en.beat
 	req := sdk.CheckRequest{
 		Monitor: reference(spec), Target: spec.Target, Timeout: spec.Timeout, Config: spec.Config, Attempt: 1 + max(0, en.state.BadRun),
 	}
@@ -39,37 +37,53 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	ctx, cancel := context.WithTimeout(ctx, spec.Timeout)
 	defer cancel()
 	en.cancel = cancel
-	beat := en.beat
 	en.mu.Unlock()
 
 	e.stats.lateness.observe(began - j.due)
-	var result sdk.Result
-	if passive != nil {
-		result = passive.Missed(beat, at)
-	} else {
-		var err error
-		result, err = e.guard(ctx, checker, req)
-		if cause := context.Cause(ctx); err != nil && errors.Is(cause, context.Canceled) {
-			e.schedule.release(j.item)
-			return // the engine stops, or the monitor was removed or paused: there is nothing to say of its target
+	result, err := e.guard(req.Monitor, func() (sdk.Result, error) {
+		if passive != nil {
+			return passive.Missed(beat, at), nil
 		}
-		if err != nil {
-			result = sdk.Result{Status: sdk.Unknown, Message: err.Error(), State: req.State}
-		}
+		return checker.Check(ctx, req)
+	})
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		e.schedule.release(j.item)
+		return // the engine stops, or the monitor was removed or paused: there is nothing to say of its target
+	}
+	if err != nil {
+		result = sdk.Result{Status: sdk.Unknown, Message: err.Error(), State: req.State}
 	}
 	e.settle(en, finished{spec: spec, began: began, at: at, result: result})
 }
 
-// guard makes a check and turns a panic of the checker into an error: the process and all other checks go on.
-func (e *Engine) guard(ctx context.Context, c check.Checker, req sdk.CheckRequest) (r sdk.Result, err error) {
+// beatMayCome reports whether it is too early to miss a beat: one came after this was due, or the process stood still and
+// has not had the time to read what came meanwhile. Then it is looked at again later. The entry's lock is held.
+func (e *Engine) beatMayCome(en *entry, now time.Duration) bool {
+	if en.passive == nil {
+		return false
+	}
+	if now < en.beaten+en.spec.Interval+en.passive.Grace() {
+		return true
+	}
+	here := time.Now()
+	resumed, ok := e.watchdog.resumed(here)
+	if !ok || here.Sub(resumed) >= catchUp {
+		return false
+	}
+	e.schedule.move(&en.item, now+catchUp-here.Sub(resumed), false)
+	return true
+}
+
+// guard calls code of a checker and turns a panic of it into an error: the process and all other checks go on.
+func (e *Engine) guard(m sdk.Ref, call func() (sdk.Result, error)) (r sdk.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			e.stats.panics.Add(1)
-			e.log.Error("checker panicked", "kind", req.Monitor.Kind, "monitor", req.Monitor.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			r, err = sdk.Result{}, fmt.Errorf("the %s check panicked: %v", req.Monitor.Kind, p)
+			e.log.Error("checker panicked", "kind", m.Kind, "monitor", m.Name, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			r, err = sdk.Result{}, fmt.Errorf("the %s check panicked: %v", m.Kind, p)
 		}
 	}()
-	return c.Check(ctx, req)
+	return call()
 }
 
 func reference(m *monitor.Monitor) sdk.Ref {
@@ -87,12 +101,17 @@ type finished struct {
 
 // settle stores a result, judges it, and passes on what it changed.
 func (e *Engine) settle(en *entry, f finished) {
-	f.result = bounded(f.result)
 	en.mu.Lock()
 	defer en.mu.Unlock()
+	e.settleLocked(en, f)
+}
+
+// settleLocked is settle for a caller that holds the entry's lock.
+func (e *Engine) settleLocked(en *entry, f finished) {
 	if en.removed {
 		return
 	}
+	f.result = bounded(f.result)
 	e.stats.result(f.spec.Kind, f.result.Status)
 	tick := max(monitor.TickOf(f.at), en.tick+1)
 	en.tick = tick
@@ -103,14 +122,14 @@ func (e *Engine) settle(en *entry, f finished) {
 	// A result that is overtaken, or that answers an older spec, is kept but decides nothing.
 	if f.began < en.judged || f.spec.Revision != en.spec.Revision {
 		sample.Condition = en.state.Condition
-		e.opts.Store.Append(sample)
+		e.keep(sample)
 		return
 	}
 	en.judged = f.began
 	state, v := judge(en.spec, en.state, f.result.Status, tick.Time())
 	en.last = &Last{Result: f.result, At: tick.Time()}
 	sample.Condition = state.Condition
-	e.opts.Store.Append(sample)
+	e.keep(sample)
 	if v.moved {
 		e.transit(en, &state, v, sample)
 	}
@@ -121,6 +140,13 @@ func (e *Engine) settle(en *entry, f finished) {
 	e.publishResult(en, sample)
 	e.schedule.tell(&en.item, *en.last)
 	e.reschedule(en, f, v)
+}
+
+// keep hands a sample to the store, which counts it when it has to drop it. The one place after the end of time has no row.
+func (e *Engine) keep(s monitor.Sample) {
+	if s.Tick <= monitor.MaxTick {
+		e.opts.Store.Append(s)
+	}
 }
 
 // reschedule moves the next check where the result asks for that. The entry's lock is held.
@@ -195,22 +221,24 @@ func (e *Engine) Beat(token string, b Beat) error {
 	if en == nil {
 		return fmt.Errorf("take heartbeat: %w", monitor.ErrNotFound)
 	}
-	began, at := e.clock(), e.now()
-	en.mu.Lock()
-	if en.spec.Paused || en.removed || en.passive == nil {
-		en.mu.Unlock()
-		return nil
-	}
-	en.beat, en.beaten = at, began
-	spec, passive := en.spec, en.passive
-	en.mu.Unlock()
 	message := b.Message
 	if message == "" {
 		message = "heartbeat " + b.Status.String()
 	}
-	e.settle(en, finished{
-		spec: spec, began: began, at: at, beat: true,
-		result: passive.Beat(sdk.Result{Status: b.Status, Message: message, Latency: b.Ping}),
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	if en.spec.Paused || en.removed || en.passive == nil {
+		return nil
+	}
+	result, err := e.guard(reference(en.spec), func() (sdk.Result, error) {
+		return en.passive.Beat(sdk.Result{Status: b.Status, Message: message, Latency: b.Ping}), nil
 	})
+	if err != nil {
+		result = sdk.Result{Status: sdk.Unknown, Message: err.Error()}
+	}
+	// The clock is read under the lock: a check for a missed beat that runs at this moment is then clearly before or after.
+	began, at := e.clock(), e.now()
+	en.beat, en.beaten = at, began
+	e.settleLocked(en, finished{spec: en.spec, began: began, at: at, beat: true, result: result})
 	return nil
 }

@@ -10,140 +10,153 @@ import (
 	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
-// recorder brings transitions into the store without a check ever waiting for it. Those of one monitor go in order; those of
-// different monitors go side by side, so that the store can write them together. What the store does not take is tried
-// again until it does.
+// recorder brings transitions into the store without a check ever waiting for it. Those of one monitor form a chain and go in
+// order; several chains go side by side, so that the store can write them together. What the store does not take is tried
+// again until it does, and holds up nothing but its own chain; that it may have been written by a try that seemed to fail
+// does no harm.
 type recorder struct {
-	store  Store
-	log    *slog.Logger
-	done   func(monitor.Transition)
-	shards [recordShards]recordShard
+	store Store
+	log   *slog.Logger
+	done  func(monitor.Transition)
+
+	mu     sync.Mutex
+	more   *sync.Cond // ready or closed changed, or the context ended
+	chains map[uint32]*chain
+	ready  fifo[*chain]
+	count  int // transitions that are not recorded
+	closed bool
+
+	complained time.Time // when it was last logged that the store does not take them
+}
+
+// chain is what waits of one monitor. It is in ready, with a worker, or waits for its next try.
+type chain struct {
+	series uint32
+	queue  fifo[monitor.Transition]
+	wait   time.Duration // before the next try; 0 while all goes well
 }
 
 const (
-	recordShards    = 32
+	recordWorkers   = 32
 	recordTimeout   = 30 * time.Second // for one write
 	recordFirstWait = 100 * time.Millisecond
 	recordMostWait  = 5 * time.Second
 )
 
-type recordShard struct {
-	mu     sync.Mutex
-	queue  fifo[monitor.Transition]
-	busy   bool
-	closed bool
-	more   chan struct{}
-}
-
 func newRecorder(store Store, log *slog.Logger, done func(monitor.Transition)) *recorder {
-	r := &recorder{store: store, log: log, done: done}
-	for i := range r.shards {
-		r.shards[i].more = make(chan struct{}, 1)
-	}
+	r := &recorder{store: store, log: log, done: done, chains: make(map[uint32]*chain)}
+	r.more = sync.NewCond(&r.mu)
 	return r
 }
 
 // add takes a transition of a series. It never blocks.
 func (r *recorder) add(series uint32, t monitor.Transition) {
-	s := &r.shards[series%recordShards]
-	s.mu.Lock()
-	s.queue.push(t)
-	s.mu.Unlock()
-	s.wake()
-}
-
-func (s *recordShard) wake() {
-	select {
-	case s.more <- struct{}{}:
-	default: // it has been told already
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count++
+	c := r.chains[series]
+	if c == nil {
+		c = &chain{series: series}
+		r.chains[series] = c
+		r.ready.push(c)
+		r.more.Signal()
 	}
+	c.queue.push(t)
 }
 
 // close lets run end once everything is recorded.
 func (r *recorder) close() {
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.Lock()
-		s.closed = true
-		s.mu.Unlock()
-		s.wake()
-	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.more.Broadcast()
 }
 
 // waiting returns how many transitions are not yet recorded.
 func (r *recorder) waiting() int {
-	n := 0
-	for i := range r.shards {
-		s := &r.shards[i]
-		s.mu.Lock()
-		n += s.queue.len()
-		if s.busy {
-			n++
-		}
-		s.mu.Unlock()
-	}
-	return n
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count
 }
 
 // run records until close has been called and everything is recorded, or ctx ends.
 func (r *recorder) run(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.more.Broadcast()
+	})()
 	var group sync.WaitGroup
-	for i := range r.shards {
-		group.Go(func() { r.work(ctx, &r.shards[i]) })
+	for range recordWorkers {
+		group.Go(func() {
+			for {
+				c, t, ok := r.take(ctx)
+				if !ok {
+					return
+				}
+				once, cancel := context.WithTimeout(ctx, recordTimeout)
+				err := r.store.Record(once, t)
+				cancel()
+				if err == nil {
+					r.done(t)
+				}
+				r.settle(ctx, c, t, err)
+			}
+		})
 	}
 	group.Wait()
 }
 
-func (r *recorder) work(ctx context.Context, s *recordShard) {
-	for {
-		s.mu.Lock()
-		t, ok := s.queue.pop()
-		s.busy = ok
-		closed := s.closed
-		s.mu.Unlock()
-		if ok {
-			if !r.record(ctx, t) {
-				return
-			}
-			continue
+// take waits for a chain and returns its first transition, which stays in it until it is settled.
+func (r *recorder) take(ctx context.Context) (*chain, monitor.Transition, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ctx.Err() == nil {
+		if c, ok := r.ready.pop(); ok {
+			return c, *c.queue.first(), true
 		}
-		if closed {
-			return
+		if r.closed && r.count == 0 {
+			break
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.more:
-		}
+		r.more.Wait()
 	}
+	return nil, monitor.Transition{}, false
 }
 
-// record writes one transition, again and again until it is in; false when ctx ended first.
-func (r *recorder) record(ctx context.Context, t monitor.Transition) bool {
-	wait := recordFirstWait
-	for {
-		once, cancel := context.WithTimeout(ctx, recordTimeout)
-		err := r.store.Record(once, t)
-		cancel()
-		switch {
-		case err == nil, errors.Is(err, monitor.ErrConflict) && t.Event != nil: // the event is in: an earlier try did reach the disk
-			r.done(t)
-			return true
-		case errors.Is(err, monitor.ErrConflict), errors.Is(err, monitor.ErrNotFound):
-			r.log.Warn("transition was refused", "monitor", t.State.MonitorID, "error", err)
-			return true
-		case errors.Is(err, monitor.ErrClosed), ctx.Err() != nil:
-			r.log.Error("transition was lost: the store is closed", "monitor", t.State.MonitorID, "condition", t.State.Condition.String())
-			return false
+// settle says what becomes of a chain after a try.
+func (r *recorder) settle(ctx context.Context, c *chain, t monitor.Transition, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+	case errors.Is(err, monitor.ErrConflict): // no later try can be better, and others wait behind it
+		r.log.Error("transition was refused and is lost", "monitor", t.State.MonitorID, "condition", t.State.Condition.String(), "error", err)
+	case errors.Is(err, monitor.ErrClosed) || ctx.Err() != nil:
+		r.log.Error("transition was lost: the store is closed", "monitor", t.State.MonitorID, "condition", t.State.Condition.String())
+	default:
+		c.wait = min(max(2*c.wait, recordFirstWait), recordMostWait)
+		if now := time.Now(); now.Sub(r.complained) >= time.Minute {
+			r.complained = now
+			r.log.Error("the store does not take transitions; they wait in memory", "waiting", r.count, "monitor", t.State.MonitorID, "error", err)
 		}
-		r.log.Error("transition is not recorded yet", "monitor", t.State.MonitorID, "error", err, "retry_in", wait.String())
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		case <-timer.C:
-		}
-		wait = min(2*wait, recordMostWait)
+		time.AfterFunc(c.wait, func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.ready.push(c)
+			r.more.Signal()
+		})
+		return
+	}
+	c.wait = 0
+	c.queue.pop()
+	r.count--
+	if c.queue.len() > 0 {
+		r.ready.push(c)
+		r.more.Signal()
+		return
+	}
+	delete(r.chains, c.series)
+	if r.count == 0 && r.closed {
+		r.more.Broadcast()
 	}
 }

@@ -97,7 +97,7 @@ func untilPhase(id string, interval time.Duration, now time.Time) time.Duration 
 	return wait
 }
 
-// run hands out what falls due until ctx ends, then waits for the checks under way.
+// run hands out what falls due until ctx ends.
 func (s *schedule) run(ctx context.Context, perform func(context.Context, job)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -116,7 +116,23 @@ func (s *schedule) run(ctx context.Context, perform func(context.Context, job)) 
 	}
 	s.idle = nil
 	s.mu.Unlock()
-	s.group.Wait()
+}
+
+// wait waits for the checks under way, at most for patience. It returns how many did not end.
+func (s *schedule) wait(patience time.Duration) int {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.group.Wait()
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return 0
+	case <-timer.C:
+		return int(s.running.Load())
+	}
 }
 
 // handOut starts everything that is due and returns how long it is until something is.
@@ -274,6 +290,16 @@ func (s *schedule) put(it *item, t turn) {
 	it.epoch++
 	it.running = false
 	s.place(it, t.due)
+	if t.due < 0 {
+		it.release()
+	}
+}
+
+// stale reports whether the spec has changed since the job was handed out, or its item has been removed.
+func (s *schedule) stale(j job) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return j.epoch != j.item.epoch
 }
 
 // move sets when an item is due next; one that is in no heap stays out unless enter is set.
@@ -339,13 +365,17 @@ func (s *schedule) place(it *item, due time.Duration) {
 }
 
 // await returns a channel that gets the result of the check under way, or of one that begins now. The channel is closed
-// without a result when the monitor is removed.
+// without a result when the monitor is or gets paused or removed.
 func (s *schedule) await(it *item) <-chan Last {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	result := make(chan Last, 1)
+	if !it.running && it.index < 0 {
+		close(result) // it was paused or removed
+		return result
+	}
 	it.waiting = append(it.waiting, result)
-	if !it.running && it.index >= 0 {
+	if !it.running {
 		s.place(it, s.clock())
 	}
 	return result
@@ -412,6 +442,9 @@ type fifo[T any] struct {
 }
 
 func (q *fifo[T]) len() int { return len(q.items) - q.head }
+
+// first returns the item that pop would take; the queue must not be empty.
+func (q *fifo[T]) first() *T { return &q.items[q.head] }
 
 func (q *fifo[T]) push(x T) { q.items = append(q.items, x) }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -24,35 +25,46 @@ func (e *Engine) transit(en *entry, state *monitor.State, v verdict, sample moni
 	switch {
 	case v.opened:
 		incident = ulid.Make().String()
-		state.Incident, state.IncidentSince = incident, state.Since
-		t.Incident = &monitor.Incident{
-			ID: incident, MonitorID: m.ID, MonitorName: m.Name, Cause: sample.Message, StartedAt: state.Since,
-		}
+		state.Incident, state.IncidentSince, state.IncidentCause = incident, state.Since, sample.Message
+		t.Incident = openIncident(m, *state)
 	case v.closed:
-		t.Incident = &monitor.Incident{
-			ID: incident, MonitorID: m.ID, MonitorName: m.Name, StartedAt: state.IncidentSince, EndedAt: at,
-		}
+		t.Incident = openIncident(m, *state)
+		t.Incident.EndedAt = at
 	}
 	if incident != "" {
 		outage = &sdk.Outage{ID: incident, StartedAt: state.IncidentSince, Duration: max(0, at.Sub(state.IncidentSince))}
 		if v.closed {
 			outage.EndedAt = at
-			state.Incident, state.IncidentSince = "", time.Time{}
 		}
 	}
-	t.State = *state
 	if v.event != "" {
-		t.Event, t.Channels = e.event(m, v, *state, sample, outage)
+		t.Event = e.event(m, v, state.Condition, sample, outage)
+		t.Channels = e.audience(t.Event, m)
 	}
+	switch {
+	case v.opened:
+		state.Told = t.Channels
+	case v.closed:
+		t.Channels = e.withTold(t.Channels, state.Told)
+		state.Incident, state.IncidentSince, state.IncidentCause, state.Told = "", time.Time{}, "", nil
+	}
+	t.State = *state
 	e.stats.transitions.Add(1)
 	e.recorder.add(m.Series, t)
 }
 
-// event makes the event of a verdict and finds the channels that are told of it.
-func (e *Engine) event(m *monitor.Monitor, v verdict, state monitor.State, sample monitor.Sample, outage *sdk.Outage) (*monitor.Event, []string) {
+// openIncident returns the open incident of a state.
+func openIncident(m *monitor.Monitor, state monitor.State) *monitor.Incident {
+	return &monitor.Incident{
+		ID: state.Incident, MonitorID: m.ID, MonitorName: m.Name, Cause: state.IncidentCause, StartedAt: state.IncidentSince,
+	}
+}
+
+// event makes the event of a verdict that led to a condition.
+func (e *Engine) event(m *monitor.Monitor, v verdict, to monitor.Condition, sample monitor.Sample, outage *sdk.Outage) *monitor.Event {
 	ev := &monitor.Event{
 		ID: ulid.Make().String(), MonitorID: m.ID, Kind: v.event, Audience: v.audience,
-		From: v.from, To: state.Condition, At: sample.Tick.Time(), Message: sample.Message,
+		From: v.from, To: to, At: sample.Tick.Time(), Message: sample.Message,
 		Payload: sdk.Notification{
 			Transition: v.event, Monitor: reference(m), Incident: outage, At: sample.Tick.Time(), URL: e.link("/monitors/" + m.ID),
 			Result: sdk.Seen{Status: sample.Status, Message: sample.Message, LatencyUS: sample.Latency.Microseconds()},
@@ -63,7 +75,42 @@ func (e *Engine) event(m *monitor.Monitor, v verdict, state monitor.State, sampl
 		ev.IncidentID = outage.ID
 	}
 	ev.Payload.Text = alert.Text(ev.Payload)
-	return ev, e.audience(ev, m)
+	return ev
+}
+
+// withTold adds the channels that were told of an outage to those that are told of its end: also when they were taken off
+// the monitor meanwhile, so that nothing stays open at a receiver. Channels that want no ends, and disabled ones, are left
+// out.
+func (e *Engine) withTold(ids, told []string) []string {
+	e.channelsMu.RLock()
+	defer e.channelsMu.RUnlock()
+	for _, id := range told {
+		c, ok := e.channels[id]
+		wants := len(c.Filter.Transitions) == 0 || slices.Contains(c.Filter.Transitions, sdk.ToUp)
+		if ok && !c.Disabled && wants && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// deleted ends the open outage of a monitor that is removed: those who were told of it are told that it is not watched any
+// more. The entry's lock is held.
+func (e *Engine) deleted(en *entry) {
+	state := en.state
+	told := e.withTold(nil, state.Told)
+	if state.Incident == "" || len(told) == 0 {
+		return
+	}
+	now := e.now().UTC()
+	incident := openIncident(en.spec, state)
+	incident.EndedAt = now
+	outage := &sdk.Outage{ID: incident.ID, StartedAt: incident.StartedAt, EndedAt: now, Duration: max(0, now.Sub(incident.StartedAt))}
+	v := verdict{from: state.Condition, event: sdk.ToUp, audience: sdk.ToUp}
+	sample := monitor.Sample{Tick: monitor.TickOf(now), Message: "the monitor was deleted; its target is not watched any more"}
+	ev := e.event(en.spec, v, monitor.Unknown, sample, outage)
+	state.Incident, state.IncidentSince, state.IncidentCause, state.Told = "", time.Time{}, "", nil
+	e.recorder.add(en.spec.Series, monitor.Transition{State: state, Incident: incident, Event: ev, Channels: told})
 }
 
 // audience returns the channels of a monitor that take an event.

@@ -48,6 +48,12 @@ func isTransient(err error) bool {
 	return false
 }
 
+// isDamage reports whether an error says that the database itself is broken.
+func isDamage(err error) bool {
+	code, _ := resultCode(err)
+	return code&0xff == sqlite3.SQLITE_CORRUPT || code&0xff == sqlite3.SQLITE_NOTADB
+}
+
 func isUnique(err error) bool {
 	code, _ := resultCode(err)
 	return code == sqlite3.SQLITE_CONSTRAINT_UNIQUE || code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY

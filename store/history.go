@@ -261,7 +261,7 @@ func (s *Store) Bars(ctx context.Context, series []uint32) (map[uint32][]monitor
 // fillTail reads the tail of a series from its blocks where memory has fewer than want points. That is once after a start.
 func (s *Store) fillTail(ctx context.Context, series uint32, want int) error {
 	for {
-		need, sealed := false, uint32(0)
+		need, sealed, recounts := false, uint32(0), s.recounts.Load()
 		s.heads.read(series, func(hd *head) {
 			have := 0
 			for i := range hd.spans {
@@ -282,8 +282,9 @@ func (s *Store) fillTail(ctx context.Context, series uint32, want int) error {
 			return err
 		}
 		done := false
-		s.heads.update(series, func(hd *head) {
-			if max(s.sealed.Load(), hd.sealed) == sealed {
+		there := s.heads.update(series, func(hd *head) {
+			// What was sealed or corrected meanwhile may not be in what was read.
+			if max(s.sealed.Load(), hd.sealed) == sealed && s.recounts.Load() == recounts {
 				hd.setTail(points)
 				if len(points) > 0 {
 					hd.last = max(hd.last, points[len(points)-1].tick)
@@ -291,7 +292,7 @@ func (s *Store) fillTail(ctx context.Context, series uint32, want int) error {
 				hd.whole, done = true, true
 			}
 		})
-		if done {
+		if done || !there {
 			return nil
 		}
 	}

@@ -258,33 +258,54 @@ func (s *Store) pruneTimeline(ctx context.Context, c *conn, d deadSeries) error 
 	return nil
 }
 
-// pruneNotes deletes the notes of samples that are gone, but keeps the newest of each series: later samples may share it.
-func (s *Store) pruneNotes(ctx context.Context, c *conn, p *pruning, _ int) (bool, int64, error) {
+// prunedToday reports whether the notes and texts have been gone through on the day of this round already. They are many and
+// change little, so once a day is enough.
+func (c *conn) prunedToday(ctx context.Context, p *pruning) (bool, error) {
+	var last int64
+	err := c.bun.QueryRowContext(ctx, "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'texts_pruned'").Scan(&last)
+	return last == p.day(), err
+}
+
+func (p *pruning) day() int64 { return int64(hourAt(p.now.UnixMilli()) / hoursADay) }
+
+// pruneNotes deletes the notes of samples that are gone, but keeps the newest of those in each series: the samples after it
+// share its text. One slice goes through some series.
+func (s *Store) pruneNotes(ctx context.Context, c *conn, p *pruning, n int) (bool, int64, error) {
 	before, ok := p.before(s.opts.KeepSamples)
 	if !ok {
 		return false, 0, nil
 	}
-	var series int64
-	err := c.bun.QueryRowContext(ctx, "SELECT coalesce(min(series), 0) FROM notes WHERE series > ?", p.pos).Scan(&series)
-	if err != nil || series == 0 {
-		return false, 0, err
+	if p.pos == 0 {
+		if done, err := c.prunedToday(ctx, p); err != nil || done {
+			return false, 0, err
+		}
 	}
-	more, gone, err := c.deleteSome(ctx, sliceStart, `DELETE FROM notes WHERE series = ? AND tick IN (SELECT tick FROM notes
-		WHERE series = ? AND tick < (SELECT max(tick) FROM notes WHERE series = ? AND tick <= ?) LIMIT ?)`,
-		series, series, series, int64(hourTick(hourAt(before))))
-	if !more {
+	const seriesAtOnce = 200
+	var all int64
+	for range seriesAtOnce {
+		var series int64
+		err := c.bun.QueryRowContext(ctx, "SELECT coalesce(min(series), 0) FROM notes WHERE series > ?", p.pos).Scan(&series)
+		if err != nil || series == 0 {
+			return false, all, err
+		}
+		more, gone, err := c.deleteSome(ctx, n, `DELETE FROM notes WHERE series = ? AND tick IN (SELECT tick FROM notes
+			WHERE series = ? AND tick < (SELECT max(tick) FROM notes WHERE series = ? AND tick <= ?) LIMIT ?)`,
+			series, series, series, int64(hourTick(hourAt(before))))
+		if all += gone; err != nil || more {
+			return true, all, err
+		}
 		p.pos = series
+		if all >= int64(n) {
+			break
+		}
 	}
-	return true, gone, err
+	return true, all, nil
 }
 
-// pruneTexts deletes texts that no note refers to. It looks at every text, so it does so once a day.
+// pruneTexts deletes texts that no note refers to.
 func (s *Store) pruneTexts(ctx context.Context, c *conn, p *pruning, n int) (bool, int64, error) {
-	day := int64(hourAt(p.now.UnixMilli()) / hoursADay)
 	if p.pos == 0 {
-		var last int64
-		err := c.bun.QueryRowContext(ctx, "SELECT coalesce(max(value), 0) FROM meta WHERE name = 'texts_pruned'").Scan(&last)
-		if err != nil || last == day {
+		if done, err := c.prunedToday(ctx, p); err != nil || done {
 			return false, 0, err
 		}
 	}
@@ -295,7 +316,7 @@ func (s *Store) pruneTexts(ctx context.Context, c *conn, p *pruning, n int) (boo
 		return false, 0, err
 	}
 	if end == 0 {
-		return false, 0, c.exec(ctx, "INSERT OR REPLACE INTO meta VALUES ('texts_pruned', ?)", day)
+		return false, 0, c.exec(ctx, "INSERT OR REPLACE INTO meta VALUES ('texts_pruned', ?)", p.day())
 	}
 	_, err = c.change(ctx, `DELETE FROM texts WHERE id > ? AND id <= ?
 		AND NOT EXISTS (SELECT 1 FROM notes WHERE notes.text_id = texts.id)`, p.pos, end)

@@ -36,13 +36,11 @@ func (s *Store) rebuild(ctx context.Context) error {
 		return wrap("read newest notes", err)
 	}
 	sealed := s.sealed.Load()
-	if sealed > 0 {
-		if err := s.rebuildSealed(ctx, sealed); err != nil {
-			return wrap("read newest blocks", err)
-		}
-		if err := s.rebuildLong(ctx, sealed); err != nil {
-			return wrap("read older blocks", err)
-		}
+	if err := s.rebuildSealed(ctx, sealed); err != nil {
+		return wrap("read newest blocks", err)
+	}
+	if err := s.rebuildLong(ctx, sealed); err != nil {
+		return wrap("read older blocks", err)
 	}
 	return wrap("read recent samples", s.rebuildRows(ctx, sealed))
 }
@@ -66,11 +64,10 @@ func (s *Store) rebuildTexts(ctx context.Context) error {
 	return rows.Err()
 }
 
-// rebuildSealed reads what of the first hour that is not sealed is sealed already, because the store was stopped in between,
-// and the blocks of the hour before: what they leave behind, and the tails.
+// rebuildSealed reads which series had been sealed beyond sealed_until when the store was stopped in the middle of an hour's
+// sealing, and the blocks of that hour and of the one before: what they leave behind, and the tails.
 func (s *Store) rebuildSealed(ctx context.Context, sealed uint32) error {
-	rows, err := s.read.QueryContext(ctx, "SELECT id FROM hours WHERE id >= ? AND id < ?",
-		rowID(uint64(sealed), 0), rowID(uint64(sealed)+1, 0))
+	rows, err := s.read.QueryContext(ctx, "SELECT id FROM hours WHERE id >= ? ORDER BY id", rowID(uint64(sealed), 0))
 	if err != nil {
 		return err
 	}
@@ -80,13 +77,13 @@ func (s *Store) rebuildSealed(ctx context.Context, sealed uint32) error {
 		if err := rows.Scan(&id); err != nil {
 			return err
 		}
-		s.heads.update(rowSeries(id), func(hd *head) { hd.sealed = sealed + 1 })
+		s.heads.update(rowSeries(id), func(hd *head) { hd.sealed = uint32(rowSlot(id)) + 1 })
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	blocks, err := s.read.QueryContext(ctx, "SELECT id, data FROM blocks WHERE id >= ? AND id < ? ORDER BY id",
-		rowID(uint64(sealed)-1, 0), rowID(uint64(sealed)+1, 0))
+	blocks, err := s.read.QueryContext(ctx, "SELECT id, data FROM blocks WHERE id >= ? ORDER BY id",
+		rowID(uint64(max(sealed, 1))-1, 0))
 	if err != nil {
 		return err
 	}
@@ -100,7 +97,9 @@ func (s *Store) rebuildSealed(ctx context.Context, sealed uint32) error {
 		}
 		points, h, err := decodeBlock(scratch[:0], data)
 		if err != nil {
-			return fmt.Errorf("block %d of series %d: %w", rowSlot(id), rowSeries(id), err)
+			// The other series have nothing to do with it, and a read of this hour says the same again.
+			s.log.Error("store: a block cannot be read", "series", rowSeries(id), "hour", msTime(hourStart(uint32(rowSlot(id)))), "error", err)
+			continue
 		}
 		scratch = points
 		s.heads.update(rowSeries(id), func(hd *head) { hd.adopt(points, h.hold, sealed) })
@@ -126,9 +125,11 @@ func (s *Store) rebuildLong(ctx context.Context, sealed uint32) error {
 		}
 	})
 	for _, series := range long {
-		var hold int64
-		s.heads.read(series, func(hd *head) { hold = hd.hold })
-		walk := blockWalk{series: series, below: sealed, floor: sealed - min(sealed, uint32(hold/hourMS)+2), want: 1}
+		walk := blockWalk{series: series, want: 1}
+		s.heads.read(series, func(hd *head) {
+			walk.below = max(sealed, hd.sealed)
+			walk.floor = walk.below - min(walk.below, uint32(hd.hold/hourMS)+2)
+		})
 		points, err := s.newestPoints(ctx, walk)
 		if err != nil {
 			return err
@@ -167,7 +168,6 @@ func (s *Store) rebuildRows(ctx context.Context, sealed uint32) error {
 
 // adoptHeads ends the rebuilding: the writer adds what it has committed meanwhile.
 func (s *Store) adoptHeads(err error) {
-	defer close(s.ready)
 	pending := s.pending
 	s.pending = nil
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -18,22 +19,26 @@ type stateRow struct {
 	Condition int    `bun:"condition"`
 	Since     int64  `bun:"since"`
 	Incident  string `bun:"incident"`
+	Began     int64  `bun:"incident_since"`
+	Cause     string `bun:"incident_cause"`
+	Told      string `bun:"told"` // ids, joined with commas
 	Bad       bool   `bun:"bad"`
 	Fail      bool   `bun:"fail"`
 	Known     bool   `bun:"known"`
-	BadRun    int    `bun:"bad_run"`
-	FailRun   int    `bun:"fail_run"`
-	BadSince  int64  `bun:"bad_since"`
-	FailSince int64  `bun:"fail_since"`
-	Unknowns  int    `bun:"unknowns"`
 }
 
 func (r *stateRow) state() monitor.State {
 	return monitor.State{
 		MonitorID: r.MonitorID, Condition: monitor.Condition(r.Condition), Since: unstamp(r.Since), Incident: r.Incident,
-		Bad: r.Bad, Fail: r.Fail, Known: r.Known, BadRun: r.BadRun, FailRun: r.FailRun, BadSince: unstamp(r.BadSince),
-		FailSince: unstamp(r.FailSince), Unknowns: r.Unknowns,
+		IncidentSince: unstamp(r.Began), IncidentCause: r.Cause, Told: splitIDs(r.Told), Bad: r.Bad, Fail: r.Fail, Known: r.Known,
 	}
+}
+
+func splitIDs(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
 }
 
 type incidentRow struct {
@@ -125,13 +130,12 @@ func (s *Store) Record(ctx context.Context, tr monitor.Transition) error {
 
 func (t *tx) putState(ctx context.Context, st *monitor.State) error {
 	row := &stateRow{
-		MonitorID: st.MonitorID, Condition: int(st.Condition), Since: stamp(st.Since), Incident: st.Incident, Bad: st.Bad,
-		Fail: st.Fail, Known: st.Known, BadRun: st.BadRun, FailRun: st.FailRun, BadSince: stamp(st.BadSince),
-		FailSince: stamp(st.FailSince), Unknowns: st.Unknowns,
+		MonitorID: st.MonitorID, Condition: int(st.Condition), Since: stamp(st.Since), Incident: st.Incident,
+		Began: stamp(st.IncidentSince), Cause: st.IncidentCause, Told: strings.Join(st.Told, ","), Bad: st.Bad, Fail: st.Fail, Known: st.Known,
 	}
 	q := t.NewInsert().Model(row).Returning("NULL").On("CONFLICT (monitor_id) DO UPDATE")
 	for _, column := range []string{
-		"condition", "since", "incident", "bad", "fail", "known", "bad_run", "fail_run", "bad_since", "fail_since", "unknowns",
+		"condition", "since", "incident", "incident_since", "incident_cause", "told", "bad", "fail", "known",
 	} {
 		q = q.Set(column + " = EXCLUDED." + column)
 	}
@@ -147,9 +151,8 @@ func (t *tx) putIncident(ctx context.Context, in *monitor.Incident, there bool) 
 	if row.EndedAt == 0 && !there {
 		row.EndedAt = max(t.store.now().UnixMilli(), row.StartedAt)
 	}
-	_, err := t.NewInsert().Model(row).Returning("NULL").On("CONFLICT (id) DO UPDATE").
-		Set("monitor_name = EXCLUDED.monitor_name").Set("cause = EXCLUDED.cause").
-		Set("started_at = EXCLUDED.started_at").Set("ended_at = EXCLUDED.ended_at").Exec(ctx)
+	// What it was when it began stays; all that changes is that it ends.
+	_, err := t.NewInsert().Model(row).Returning("NULL").On("CONFLICT (id) DO UPDATE").Set("ended_at = EXCLUDED.ended_at").Exec(ctx)
 	return err
 }
 

@@ -47,6 +47,7 @@ func (t *tx) recount(ctx context.Context, rc monitor.Recount) error {
 	}
 	t.then(func() {
 		s.heads.update(rc.Series, func(hd *head) { hd.recount(rc.From, rc.Before, rc.Condition) })
+		s.recounts.Add(1)
 	})
 	return nil
 }

@@ -35,7 +35,7 @@ type Sealer interface {
 type Options struct {
 	Sealer Sealer           // needed, unless Plain is set
 	Plain  bool             // configurations are stored as they are: for tests
-	Log    *slog.Logger     // nil: nothing is logged. Must not lead back to AppendLog of the same Store for its own lines
+	Log    *slog.Logger     // nil: nothing is logged. Its lines may come back through AppendLog
 	Now    func() time.Time // nil: time.Now
 
 	SampleLane int // how many writes wait in the samples lane at most; 0: 65,536
@@ -106,11 +106,16 @@ type Store struct {
 	damage     atomic.Pointer[string] // what that check found
 	batchSince atomic.Int64           // Unix ns at which the batch under way began; 0: none
 	dirty      atomic.Bool            // committed since the last checkpoint
+	recounts   atomic.Int64           // that memory has followed
 	stats      counters
 
 	// The writer's own.
 	pending    []pendingWrite // what was committed before the heads were complete
 	complained map[string]time.Time
+	poisoned   struct { // lines about refused writes in the minute under way
+		since time.Time
+		lines int
+	}
 	upkeepPlan upkeep
 	lost       struct{ samples, musts int }
 }
@@ -155,6 +160,11 @@ func (s *Store) Ready(ctx context.Context) error {
 func (s *Store) awaitHeads(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	select {
+	case <-s.writerDone:
+		return monitor.ErrClosed
+	default:
 	}
 	select {
 	case <-s.ready:

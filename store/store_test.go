@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -188,5 +187,4 @@ func TestThread(t *testing.T) {
 	shut(t, s)
 	s = openFile(t, dir, testOptions(t, c))
 	check(s)
-	fmt.Println(s.Stats())
 }

@@ -66,11 +66,12 @@ func (s *Store) upkeep(ctx context.Context) bool {
 	select {
 	case err := <-s.rebuildDone:
 		s.adoptHeads(err)
+		close(s.ready)
 	default:
 	}
 	now := s.now()
 	s.reportDrops(now)
-	if !s.rebuilt.Load() || now.Before(u.retryAt) && now.Add(time.Minute).After(u.retryAt) {
+	if !s.rebuilt.Load() || !reached(now, u.retryAt, time.Minute) {
 		return false
 	}
 	more, err := s.upkeepSlice(ctx, now)
@@ -89,9 +90,14 @@ func (s *Store) upkeep(ctx context.Context) bool {
 	return more
 }
 
+// reached reports whether a time has come. A clock that was set back must not put it off: no time is further away than most.
+func reached(now, at time.Time, most time.Duration) bool {
+	return !now.Before(at) || at.Sub(now) > most
+}
+
 func (s *Store) upkeepSlice(ctx context.Context, now time.Time) (bool, error) {
 	u := &s.upkeepPlan
-	if len(u.sealing) == 0 && !now.Before(u.checkAt) {
+	if len(u.sealing) == 0 && reached(now, u.checkAt, 2*sealGrace) {
 		s.planSeal(now)
 	}
 	switch {
@@ -99,7 +105,7 @@ func (s *Store) upkeepSlice(ctx context.Context, now time.Time) (bool, error) {
 		return true, s.sealSlice(ctx)
 	case u.clearing:
 		return true, s.clearSlice(ctx)
-	case u.prune == nil && !now.Before(u.pruneAt):
+	case u.prune == nil && reached(now, u.pruneAt, max(s.opts.PruneEvery, time.Minute)):
 		u.prune = &pruning{now: now}
 		u.pruneAt = now.Add(s.opts.PruneEvery)
 	}
@@ -113,7 +119,7 @@ func (s *Store) upkeepSlice(ctx context.Context, now time.Time) (bool, error) {
 func (s *Store) reportDrops(now time.Time) {
 	u := &s.upkeepPlan
 	dropped := s.queue.dropped.Load()
-	if dropped == u.reported || now.Before(u.reportAt) {
+	if dropped == u.reported || !reached(now, u.reportAt, time.Minute) {
 		return
 	}
 	s.log.Warn("store: writes of the samples lane were dropped because it was full", "dropped", dropped-u.reported)

@@ -210,13 +210,8 @@ func (s *Store) fill(ctx context.Context, c *conn, b *batch) (*tx, []error, *pre
 // split writes what a batch of which something cannot be written holds: samples in ever smaller parts until the poisoned one
 // is alone, which is counted and logged, the rest one by one.
 func (s *Store) split(halt context.Context, b *batch, cause error) {
-	if b.len() == 0 && len(b.musts) == 1 {
-		b.musts[0].finish(cause)
-		return
-	}
-	if b.len() == 1 && len(b.musts) == 0 {
-		s.stats.poisoned.Add(1)
-		s.log.Error("store: a write of the samples lane was refused and is dropped", "error", wrap("write", cause))
+	if b.len()+len(b.musts) == 1 || isDamage(cause) {
+		s.refused(b, cause)
 		return
 	}
 	var parts []batch
@@ -240,6 +235,29 @@ func (s *Store) split(halt context.Context, b *batch, cause error) {
 	for i := range parts {
 		s.commitBegun(halt, &parts[i])
 	}
+}
+
+// refused gives up what the database does not take: the callers are told, the rest is counted and logged.
+func (s *Store) refused(b *batch, cause error) {
+	for _, m := range b.musts {
+		m.finish(cause)
+	}
+	if b.len() == 0 {
+		return
+	}
+	s.stats.poisoned.Add(int64(b.len()))
+	const linesAMinute = 10
+	if now := time.Now(); now.Sub(s.poisoned.since) > time.Minute {
+		s.poisoned.since, s.poisoned.lines = now, 0
+	}
+	if s.poisoned.lines++; s.poisoned.lines > linesAMinute {
+		return
+	}
+	attrs := []any{"writes", b.len(), "error", wrap("write", cause)}
+	if len(b.samples) > 0 {
+		attrs = append(attrs, "series", b.samples[0].Series, "at", b.samples[0].Tick.Time())
+	}
+	s.log.Error("store: a write of the samples lane was refused and is dropped", attrs...)
 }
 
 // lose tells the callers of a batch that was given up because the store closes, and counts it.

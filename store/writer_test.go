@@ -85,11 +85,21 @@ func TestSavepoints(t *testing.T) {
 	}
 }
 
+// await waits until a condition holds; a test that waits for ever is ended by its time limit.
+func await(holds func() bool) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for !holds() {
+		<-ticker.C
+	}
+}
+
 // awaitQueue waits until n must writes are queued.
 func awaitQueue(s *Store, n int) {
-	for musts, _ := s.queue.lengths(); musts < n; musts, _ = s.queue.lengths() {
-		time.Sleep(time.Millisecond)
-	}
+	await(func() bool {
+		musts, _ := s.queue.lengths()
+		return musts >= n
+	})
 }
 
 // A must write is committed together with, or after, every sample that was enqueued before it.
@@ -102,8 +112,10 @@ func TestOrderOfLanes(t *testing.T) {
 		put(t, s, sampleAt(m.Series, noon().Add(time.Duration(i)*10*time.Millisecond), sdk.Up))
 	}
 	seen := make(chan int, 1)
-	go func() {
-		err := s.do(t.Context(), "look", func(ctx context.Context, tx *tx) error {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	looking.Go(func() {
+		err := s.do(context.Background(), "look", func(ctx context.Context, tx *tx) error {
 			var rows int
 			err := tx.QueryRowContext(ctx, "SELECT count(*) FROM samples").Scan(&rows)
 			seen <- rows
@@ -112,7 +124,7 @@ func TestOrderOfLanes(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	awaitQueue(s, 1)
 	release()
 	if got := <-seen; got != n {
@@ -201,15 +213,15 @@ func TestCloseCommitsWhatIsQueued(t *testing.T) {
 		put(t, s, sampleAt(m.Series, noon().Add(time.Duration(i)*10*time.Millisecond), sdk.Up))
 	}
 	written := make(chan error, 1)
-	go func() { written <- s.CreateMonitor(t.Context(), &monitor.Monitor{ID: "late", Name: "late", Interval: time.Minute}) }()
+	go func() {
+		written <- s.CreateMonitor(t.Context(), &monitor.Monitor{ID: "late", Name: "late", Interval: time.Minute})
+	}()
 	awaitQueue(s, 1)
 	closed := make(chan error, 2)
 	for range 2 {
 		go func() { closed <- s.Close(t.Context()) }()
 	}
-	for s.Append(sampleAt(m.Series, noon().Add(time.Hour), sdk.Up)) {
-		time.Sleep(time.Millisecond)
-	}
+	await(func() bool { return !s.Append(sampleAt(m.Series, noon().Add(time.Hour), sdk.Up)) })
 	if err := s.CreateMonitor(t.Context(), &monitor.Monitor{ID: "x", Name: "x"}); !errors.Is(err, monitor.ErrClosed) {
 		t.Fatalf("a write after Close: %v", err)
 	}
@@ -228,7 +240,10 @@ func TestCloseCommitsWhatIsQueued(t *testing.T) {
 
 func TestCloseThatRunsOutOfTime(t *testing.T) {
 	dir, c := t.TempDir(), newClock(noon())
-	s := openFile(t, dir, testOptions(t, c))
+	s, err := Open(t.Context(), filepath.Join(dir, "tocsin.db"), testOptions(t, c))
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := newMonitor(t, s, "one")
 	began := make(chan struct{})
 	endless := make(chan error, 2)
@@ -246,7 +261,7 @@ func TestCloseThatRunsOutOfTime(t *testing.T) {
 	awaitQueue(s, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := s.Close(ctx)
+	err = s.Close(ctx)
 	if err == nil || !strings.Contains(err.Error(), "2 must writes and 1 writes of the samples lane were lost") ||
 		!errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("close: %v", err)
@@ -275,11 +290,9 @@ func awaitReady(t *testing.T, s *Store) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	for err := s.Ready(ctx); err != nil; err = s.Ready(ctx) {
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Millisecond)
+	await(func() bool { return s.Ready(ctx) == nil || ctx.Err() != nil })
+	if err := s.Ready(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -398,9 +411,7 @@ func TestBusyDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, sampleAt(m.Series, noon(), sdk.Up))
-	for s.Stats().CommitRetries < 3 {
-		time.Sleep(time.Millisecond)
-	}
+	await(func() bool { return s.Stats().CommitRetries >= 3 })
 	if err := blocking.Rollback(); err != nil {
 		t.Fatal(err)
 	}
@@ -435,14 +446,15 @@ func TestSynchronous(t *testing.T) {
 		t.Fatalf("synchronous %d in a must write, %v", mode, err)
 	}
 	put(t, s, sampleAt(m.Series, noon(), sdk.Up))
-	for s.Stats().SamplesStored == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	release := hold(t, s)
-	if s.conn.full != true {
-		t.Fatal("the must write was not synced")
-	}
-	release()
+	await(func() bool { return s.Stats().SamplesStored > 0 })
+	onWriter(t, s, func() {
+		// Between two batches the writer's connection is free, and on this goroutine it may be used.
+		ctx := context.Background()
+		err := s.inTransaction(ctx, func(c *conn) error { return c.bun.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&mode) })
+		if err != nil || mode != 1 {
+			t.Errorf("synchronous %d in a transaction of samples, %v", mode, err)
+		}
+	})
 }
 
 func TestErrorsQuoteNoValues(t *testing.T) {

@@ -114,16 +114,18 @@ type State struct {
 	MonitorID string
 	Condition Condition
 	Since     time.Time // when the condition began
-	Incident  string    // id of the open incident; empty when there is none
 
-	IncidentSince time.Time // when the open incident began; zero when there is none
+	Incident      string    // id of the open incident; empty when there is none, and so is what follows
+	IncidentSince time.Time // when it began
+	IncidentCause string    // the message of the result that began it
+	Told          []string  // ids of the channels that were told of it, and will be told of its end
 
 	// Bad and Fail are confirmed: at least degraded, and down. They outlive unknown, pause and pending.
 	Bad, Fail bool
 	// Known is set once a result has been confirmed; until then the monitor is pending.
 	Known bool
 
-	// What the judge counts. It starts from zero after a restart and after a change of what is checked.
+	// What the judge counts. It is not stored: it starts from zero after a restart and after a change of what is checked.
 	BadRun, FailRun     int       // results in a row at least degraded (down); negative: in a row better than that
 	BadSince, FailSince time.Time // the first of a positive run
 	Unknowns            int       // unknown results in a row
@@ -179,7 +181,7 @@ type Event struct {
 	MonitorID  string
 	IncidentID string // empty when it belongs to none
 	Kind       sdk.Transition
-	Audience   sdk.Transition // what a channel must ask for to be told: Kind, or the transition that this one ends
+	Audience   sdk.Transition // what a channel must ask for to be told: Kind, or the transition that this one ends; not stored
 	From, To   Condition
 	At         time.Time
 	Message    string
@@ -189,7 +191,7 @@ type Event struct {
 // Transition is everything that changes when a monitor's state does. The store writes it in one transaction.
 type Transition struct {
 	State    State
-	Incident *Incident // created or updated by id; nil when there is none
+	Incident *Incident // created, or ended when its id is there already; nil when there is none
 	Event    *Event    // nil when nothing is worth telling
 	Channels []string  // ids of the channels that are told of the event: one outbox row each
 	Recount  *Recount  // nil when no stored sample changes

@@ -55,14 +55,12 @@ CREATE TABLE states (
   condition INTEGER NOT NULL,
   since INTEGER NOT NULL,
   incident TEXT NOT NULL,
+  incident_since INTEGER NOT NULL,
+  incident_cause TEXT NOT NULL,
+  told TEXT NOT NULL,
   bad INTEGER NOT NULL,
   fail INTEGER NOT NULL,
-  known INTEGER NOT NULL,
-  bad_run INTEGER NOT NULL,
-  fail_run INTEGER NOT NULL,
-  bad_since INTEGER NOT NULL,
-  fail_since INTEGER NOT NULL,
-  unknowns INTEGER NOT NULL
+  known INTEGER NOT NULL
 );
 --bun:split
 CREATE TABLE tokens (

@@ -274,8 +274,13 @@ func compareSums(t *testing.T, b *bench, md *model, m *monitor.Monitor, start ti
 	ctx := t.Context()
 	now := b.now()
 	for _, r := range [][2]time.Time{
-		{start, now}, {now.Add(-time.Hour), now}, {now.Add(-24 * time.Hour), now}, {start.Truncate(24 * time.Hour), now.Add(time.Hour)},
-		{start.Add(12345 * time.Second), now.Add(-777 * time.Second)}, {now.Truncate(time.Hour), now}, {time.UnixMilli(0), now},
+		{start, now},
+		{now.Add(-time.Hour), now},
+		{now.Add(-24 * time.Hour), now},
+		{start.Truncate(24 * time.Hour), now.Add(time.Hour)},
+		{start.Add(12345 * time.Second), now.Add(-777 * time.Second)},
+		{now.Truncate(time.Hour), now},
+		{time.UnixMilli(0), now},
 	} {
 		if !r[0].Before(r[1]) {
 			continue
