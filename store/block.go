@@ -190,7 +190,7 @@ func decodeBlock(dst []point, data []byte) ([]point, blockHead, error) {
 	r := reader{data: body[1:]}
 	h.interval = uint32(r.uvarint(1<<32 - 1))
 	h.hold = int64(r.uvarint(1 << 40))
-	h.carry.bucket = uint8(r.byte(3))
+	h.carry.bucket = r.byte(3)
 	h.carry.until = int64(r.uvarint(1 << 40))
 	first := monitor.Tick(r.uvarint(uint64(monitor.MaxTick)))
 	count := uint32(r.uvarint(maxBlockSamples))

@@ -351,7 +351,7 @@ func (s *Store) readTexts(ctx context.Context, texts map[int64]string) error {
 			ID   int64
 			Text string
 		}
-		err := s.read.NewSelect().Table("texts").Column("id", "text").Where("id IN (?)", bun.In(part)).Scan(ctx, &rows)
+		err := s.read.NewSelect().Table("texts").Column("id", "text").Where("id IN (?)", bun.List(part)).Scan(ctx, &rows)
 		if err != nil {
 			return err
 		}

@@ -306,7 +306,7 @@ func (s *Store) monitorChannels(ctx context.Context, ids []string) (map[string][
 	var rows []monitorChannelRow
 	q := s.read.NewSelect().Model(&rows).Order("monitor_id", "position")
 	if ids != nil {
-		q = q.Where("monitor_id IN (?)", bun.In(ids))
+		q = q.Where("monitor_id IN (?)", bun.List(ids))
 	}
 	if err := q.Scan(ctx); err != nil {
 		return nil, err
@@ -427,11 +427,11 @@ func (s *Store) listed(ctx context.Context, ids []string) ([]monitor.Listed, err
 		return []monitor.Listed{}, nil
 	}
 	var rows []monitorRow
-	if err := s.read.NewSelect().Model(&rows).Where("id IN (?)", bun.In(ids)).Scan(ctx); err != nil {
+	if err := s.read.NewSelect().Model(&rows).Where("id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 		return nil, err
 	}
 	var states []stateRow
-	err := s.read.NewSelect().Model(&states).Where("monitor_id IN (?)", bun.In(ids)).Scan(ctx)
+	err := s.read.NewSelect().Model(&states).Where("monitor_id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 func parseDSN(dsn string) (string, error) {
 	scheme, _, found := strings.Cut(dsn, "://")
 	if found && scheme != "file" {
-		return "", fmt.Errorf("no database for a DSN that begins with %q; known are file:PATH and :memory:", scheme+"://")
+		return "", fmt.Errorf("no database for a DSN that begins with %q; known are a path, file:PATH and the word :memory: alone", scheme+"://")
 	}
 	path := strings.TrimPrefix(strings.TrimPrefix(dsn, "file:"), "//")
 	path, query, _ := strings.Cut(path, "?")

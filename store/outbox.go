@@ -10,6 +10,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // oldestFirst holds for a pending row when no older one for the same channel and monitor is pending: down is told before up.
@@ -23,12 +24,15 @@ func (s *Store) Due(ctx context.Context, now time.Time, busy []string, limit int
 	var rows []struct {
 		outboxRow
 		Payload []byte `bun:"payload"`
+		Kind    string `bun:"kind"`
+		At      int64  `bun:"at"`
+		Message string `bun:"message"`
 	}
 	sel := s.read.NewSelect().TableExpr("outbox AS o").Join("JOIN events AS e ON e.id = o.event_id").
-		ColumnExpr("o.id, o.event_id, o.monitor_id, o.channel_id, o.attempts, o.created_at, o.due_at, e.payload").
+		ColumnExpr("o.id, o.event_id, o.monitor_id, o.channel_id, o.attempts, o.created_at, o.due_at, e.payload, e.kind, e.at, e.message").
 		Where("o.done_at = 0").Where("o.due_at <= ?", now.UnixMilli()).Where(oldestFirst).OrderExpr("o.id").Limit(int64(limit))
 	if len(busy) > 0 {
-		sel = sel.Where("o.channel_id NOT IN (?)", bun.In(busy))
+		sel = sel.Where("o.channel_id NOT IN (?)", bun.List(busy))
 	}
 	if err := sel.Scan(ctx, &rows); err != nil {
 		return nil, wrap(op, err)
@@ -41,7 +45,12 @@ func (s *Store) Due(ctx context.Context, now time.Time, busy []string, limit int
 			CreatedAt: unstamp(r.CreatedAt), DueAt: unstamp(r.DueAt),
 		}
 		if err := json.Unmarshal(r.Payload, &out[i].Payload); err != nil {
-			return nil, fmt.Errorf("%s: the payload of event %s is damaged", op, r.EventID)
+			// What can still be said is sent: one damaged row must not hold up its alarm, nor those behind it.
+			s.log.Error("store: the payload of an event is damaged; only its message is sent", "event", r.EventID)
+			out[i].Payload = sdk.Notification{
+				ID: r.EventID, Transition: sdk.Transition(r.Kind), At: unstamp(r.At), Monitor: sdk.Ref{ID: r.MonitorID},
+				Result: sdk.Seen{Message: r.Message}, Text: r.Message,
+			}
 		}
 	}
 	return out, nil

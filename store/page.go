@@ -29,8 +29,10 @@ type cursor struct {
 }
 
 func (c cursor) String() string {
-	// Strings and numbers always marshal.
-	data, _ := json.Marshal(c)
+	data, err := json.Marshal(c)
+	if err != nil {
+		panic("store: a cursor of texts and numbers does not marshal: " + err.Error())
+	}
 	return base64.RawURLEncoding.EncodeToString(data)
 }
 

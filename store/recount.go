@@ -123,7 +123,9 @@ func (t *tx) recountSealed(ctx context.Context, rc monitor.Recount, sealed uint3
 func (t *tx) recountBlock(ctx context.Context, rc monitor.Recount, b storedBlock, before *carry) (*carry, error) {
 	points, h, err := decodeBlock(nil, b.data)
 	if err != nil {
-		return nil, fmt.Errorf("block %d of series %d: %w", b.hour, rc.Series, err)
+		// The transition that this belongs to must not fail because of it: somebody waits for the alarm.
+		t.store.log.Error("store: a block is damaged and cannot be corrected", "series", rc.Series, "hour", msTime(hourStart(b.hour)), "error", err)
+		return nil, nil
 	}
 	from, to := hourStart(b.hour), hourStart(b.hour+1)
 	st := stretch{start: from, carry: h.carry, points: points, hold: h.hold}

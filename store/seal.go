@@ -10,14 +10,14 @@ import (
 func (s *Store) planSeal(now time.Time) {
 	u := &s.upkeepPlan
 	sealed := s.sealed.Load()
-	first, any := uint32(0), false
+	first, found := uint32(0), false
 	s.heads.each(func(_ uint32, hd *head) {
-		if hour, ok := hd.due(sealed); ok && (!any || hour < first) {
-			first, any = hour, true
+		if hour, ok := hd.due(sealed); ok && (!found || hour < first) {
+			first, found = hour, true
 		}
 	})
 	u.checkAt = now.Add(upkeepEvery)
-	if !any {
+	if !found {
 		return
 	}
 	end := msTime(hourStart(first + 1)).Add(sealGrace)

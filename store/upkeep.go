@@ -45,6 +45,7 @@ type upkeep struct {
 	pruneAt   time.Time
 	reportAt  time.Time
 	reported  int64 // drops already reported
+	reportedL int64 // late samples already reported
 	sealing   []uint32
 	hour      uint32 // that is being sealed
 	seal      slice
@@ -78,7 +79,7 @@ func (s *Store) upkeep(ctx context.Context) bool {
 	if err != nil {
 		if ctx.Err() == nil {
 			s.stats.retries.Add(1)
-			s.complain("store: sealing or pruning failed and is tried again", err)
+			s.complain("seal or prune", err)
 		}
 		u.retryAt = now.Add(5 * time.Second)
 		u.tell(err)
@@ -115,15 +116,16 @@ func (s *Store) upkeepSlice(ctx context.Context, now time.Time) (bool, error) {
 	return false, nil
 }
 
-// reportDrops notes once a minute how many writes the full lane has cost.
+// reportDrops notes once a minute how many samples were not stored: because the lane was full, or because their hour had
+// been sealed already, as after a clock was set back.
 func (s *Store) reportDrops(now time.Time) {
 	u := &s.upkeepPlan
-	dropped := s.queue.dropped.Load()
-	if dropped == u.reported || !reached(now, u.reportAt, time.Minute) {
+	dropped, late := s.queue.dropped.Load(), s.stats.late.Load()
+	if dropped == u.reported && late == u.reportedL || !reached(now, u.reportAt, time.Minute) {
 		return
 	}
-	s.log.Warn("store: writes of the samples lane were dropped because it was full", "dropped", dropped-u.reported)
-	u.reported, u.reportAt = dropped, now.Add(time.Minute)
+	s.log.Warn("store: samples were dropped", "lane_full", dropped-u.reported, "too_late", late-u.reportedL)
+	u.reported, u.reportedL, u.reportAt = dropped, late, now.Add(time.Minute)
 }
 
 // Maintain seals every hour that has ended and prunes, now instead of when the timers say so, and returns when both are done.

@@ -58,7 +58,8 @@ func (p *past) load(ctx context.Context, from, to int64) error {
 func (p *past) loadEdges(ctx context.Context, from, to int64) error {
 	from = max(from, hourStart(p.floor))
 	first, last := hourAt(from), min(p.view.sealed, hourAt(to)+1)
-	firstDay, lastDay := (first+hoursADay-1)/hoursADay, last/hoursADay
+	// A day counts whole only when to does not lie within it.
+	firstDay, lastDay := (first+hoursADay-1)/hoursADay, min(p.view.sealed, hourAt(to))/hoursADay
 	if from > hourStart(firstDay*hoursADay) {
 		firstDay++
 	}

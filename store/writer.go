@@ -96,7 +96,7 @@ func (s *Store) commitBegun(halt context.Context, b *batch) {
 			return
 		default:
 			s.stats.retries.Add(1)
-			s.complain("store: a commit failed and is tried again", err)
+			s.complain("commit", err)
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:
@@ -279,12 +279,12 @@ func (s *Store) abandon(b *batch) {
 	}
 }
 
-// complain logs a fault of the writer, at most once a minute for the same text.
-func (s *Store) complain(text string, err error) {
+// complain logs that something the writer did failed and is tried again, at most once a minute for the same thing.
+func (s *Store) complain(doing string, err error) {
 	now := time.Now()
-	if last, ok := s.complained[text]; ok && now.Sub(last) < time.Minute {
+	if last, ok := s.complained[doing]; ok && now.Sub(last) < time.Minute {
 		return
 	}
-	s.complained[text] = now
-	s.log.Error(text, "error", wrap("commit", err))
+	s.complained[doing] = now
+	s.log.Error("store: the writer failed and tries again", "error", wrap(doing, err))
 }
