@@ -36,6 +36,7 @@ type memory struct {
 	transitions []monitor.Transition
 	order       []string      // "sample" and "transition", as they came
 	refuse      error         // what Record answers
+	refuseFor   string        // id of the only monitor that refuse is for; empty: all
 	hang        chan struct{} // Record waits for it
 }
 
@@ -72,7 +73,7 @@ func (s *memory) Record(ctx context.Context, t monitor.Transition) error {
 			return ctx.Err()
 		}
 	}
-	if refuse != nil {
+	if refuse != nil && (s.refuseFor == "" || s.refuseFor == t.State.MonitorID) {
 		return refuse
 	}
 	s.mu.Lock()
@@ -942,6 +943,7 @@ func TestFeed(t *testing.T) {
 		if !errors.Is(err, monitor.ErrClosed) {
 			t.Errorf("Next after the engine ended = %v, want ErrClosed", err)
 		}
+		e.Publish("flood", 1) // a line that is logged after the end harms nobody
 	})
 }
 

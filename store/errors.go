@@ -84,8 +84,11 @@ func wrap(op string, err error) error {
 	var lib *sqlite.Error
 	if errors.As(err, &lib) {
 		text := lib.Error()
-		if lib.Code() == sqlite3.SQLITE_ERROR {
+		switch lib.Code() & 0xff {
+		case sqlite3.SQLITE_ERROR:
 			text = "the database refused the statement"
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			text = "the database file is damaged (" + text + "): stop the server, keep a copy of the file, and restore a backup"
 		}
 		return fmt.Errorf("%s: %w", op, &databaseError{code: lib.Code(), text: text})
 	}

@@ -39,7 +39,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := s.start(ctx, fresh); err != nil {
-		return nil, errors.Join(wrap("open store", err), s.closeDatabases())
+		return nil, errors.Join(wrap("open store "+path, err), s.closeDatabases())
 	}
 	return s, nil
 }
@@ -114,6 +114,9 @@ func (s *Store) start(ctx context.Context, fresh bool) error {
 	if err := s.migrate(ctx, fresh); err != nil {
 		return err
 	}
+	if err := s.checkSeal(ctx); err != nil {
+		return err
+	}
 	clean, err := s.metaValue(ctx, "clean")
 	if err != nil {
 		return err
@@ -140,6 +143,33 @@ func (s *Store) start(ctx context.Context, fresh bool) error {
 		s.helpers.Go(func() { s.checkFile(stopped) })
 	}
 	go s.write(halted)
+	return nil
+}
+
+// checkSeal makes sure that the sealer is the one that the database was made with, before anything is written or read with
+// it: a mark that only it can open is in the file.
+func (s *Store) checkSeal(ctx context.Context) error {
+	if s.opts.Sealer == nil {
+		return nil
+	}
+	const mark = "tocsin"
+	var sealed []byte
+	err := s.writeDB.NewSelect().Table("seal").Column("mark").Scan(ctx, &sealed)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		if sealed, err = s.opts.Sealer.Seal([]byte(mark)); err != nil {
+			return fmt.Errorf("seal the mark of the key: %w", err)
+		}
+		_, err = s.writeDB.ExecContext(ctx, "INSERT INTO seal (mark) VALUES (?)", sealed)
+		return err
+	case err != nil:
+		return err
+	}
+	if got, err := s.opts.Sealer.Open(sealed); err != nil {
+		return fmt.Errorf("the database was made with another secret key: %w", err)
+	} else if string(got) != mark {
+		return errors.New("the mark of the secret key is damaged")
+	}
 	return nil
 }
 

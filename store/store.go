@@ -102,6 +102,7 @@ type Store struct {
 	rebuildErr  error         // once ready is closed
 	rebuildDone chan error    // from the goroutine that rebuilds to the writer
 
+	trouble    atomic.Pointer[string] // why the batch under way cannot be committed yet
 	checking   atomic.Bool            // the file is being checked after an unclean stop
 	damage     atomic.Pointer[string] // what that check found
 	batchSince atomic.Int64           // Unix ns at which the batch under way began; 0: none
@@ -133,6 +134,9 @@ func (s *Store) Ready(ctx context.Context) error {
 	case <-s.writerDone:
 		return errors.New("the writer has stopped")
 	default:
+	}
+	if why := s.trouble.Load(); why != nil {
+		return fmt.Errorf("nothing can be written: %s", *why)
 	}
 	if since := s.batchSince.Load(); since != 0 {
 		if d := time.Since(time.Unix(0, since)); d > stuckAfter {

@@ -79,6 +79,7 @@ func (s *Store) commit(halt context.Context, b *batch) {
 	}
 	s.batchSince.Store(time.Now().UnixNano())
 	defer s.batchSince.Store(0)
+	defer s.trouble.Store(nil)
 	s.commitBegun(halt, b)
 }
 
@@ -97,6 +98,8 @@ func (s *Store) commitBegun(halt context.Context, b *batch) {
 		default:
 			s.stats.retries.Add(1)
 			s.complain("commit", err)
+			why := wrap("commit", err).Error()
+			s.trouble.Store(&why)
 			timer := time.NewTimer(pause)
 			select {
 			case <-timer.C:

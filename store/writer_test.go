@@ -161,7 +161,7 @@ func TestFullLane(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if !strings.Contains(lines.String(), "dropped=18") {
+	if !strings.Contains(lines.String(), "lane_full=18") {
 		t.Errorf("the drops were not noted:\n%s", lines.String())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -70,7 +71,7 @@ func (s *server) closeLater(name string, f func(context.Context) error) {
 }
 
 // minClose is the time that closing gets even when draining used up its own: the store's queue must reach the disk.
-const minClose = 5 * time.Second
+const minClose = 2 * time.Second
 
 // Run builds the server, runs it until ctx ends, drains it and takes it apart. It returns nil after an orderly end.
 func Run(ctx context.Context, o Options) (err error) {
@@ -123,20 +124,23 @@ func (s *server) build(ctx context.Context) error {
 	if err := os.MkdirAll(set.Data, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
-	unlock, err := lockFolder(set.Data)
+	unlock, err := lockDatabase(s.databaseFile())
 	if err != nil {
 		return err
 	}
-	s.closeLater("data folder", func(context.Context) error { return unlock() })
-	sealer, err := seal.Open(set.Data, string(set.SecretKey))
+	s.closeLater("lock of the database", func(context.Context) error { return unlock() })
+	sealer, err := s.openSeal()
 	if err != nil {
-		return fmt.Errorf("open the key that seals secrets: %w", err)
+		return err
 	}
 	s.store, err = store.Open(ctx, set.DSN(), store.Options{
 		Sealer: sealer, Log: s.log.With("part", "store"),
 		PruneEvery: set.PruneEvery, KeepSamples: set.KeepSamples, KeepHours: set.KeepHourly,
 		KeepEvents: set.KeepEvents, KeepLogLines: set.KeepLogLines, KeepDeliveries: set.KeepOutbox,
 	})
+	if errors.Is(err, seal.ErrWrongKey) {
+		return fmt.Errorf("%w: put back the %s that was in %s when the database was made, or set TOCSIN_SECRET_KEY to it", err, seal.KeyFile, set.Data)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func (s *server) build(ctx context.Context) error {
 	s.engine, err = engine.New(engine.Options{
 		Store: s.store, Outbox: s.store, Checks: s.checks, Alerts: alerts, Log: s.log,
 		PublicURL: strings.TrimRight(set.PublicURL, "/"), Workers: set.Workers, KindLimits: set.KindLimits,
-		Watchdog: watchdog, DrainTimeout: set.DrainTimeout / 3,
+		Watchdog: watchdog, DrainTimeout: set.DrainTimeout / 4,
 	})
 	if err != nil {
 		return err
@@ -183,6 +187,26 @@ func (s *server) build(ctx context.Context) error {
 	}
 	s.api, err = api.New(api.Options{Service: s.service, Log: s.log, TrustedProxies: proxies})
 	return err
+}
+
+// databaseFile is the path in the DSN.
+func (s *server) databaseFile() string { return strings.TrimPrefix(s.Settings.DSN(), "file:") }
+
+// openSeal opens the key that seals secrets. A new one is made for a new database only: beside an old one it would open
+// nothing, and hide that the right one is missing.
+func (s *server) openSeal() (*seal.Sealer, error) {
+	set := &s.Settings
+	_, keyErr := os.Stat(filepath.Join(set.Data, seal.KeyFile))
+	database, err := os.Stat(s.databaseFile())
+	if set.SecretKey == "" && errors.Is(keyErr, os.ErrNotExist) && err == nil && database.Size() > 0 {
+		return nil, fmt.Errorf("the database %s is there, but not the key %s that opens its secrets: put your copy of it into %s, or set TOCSIN_SECRET_KEY",
+			s.databaseFile(), seal.KeyFile, set.Data)
+	}
+	sealer, err := seal.Open(set.Data, string(set.SecretKey))
+	if err != nil {
+		return nil, fmt.Errorf("open the key that seals secrets: %w", err)
+	}
+	return sealer, nil
 }
 
 // checkLimits refuses limits for kinds that are none.
@@ -241,7 +265,7 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 	s.log.Info("stopping", "within", s.Settings.DrainTimeout.String(), "requests", s.requests.Load(),
 		"checks", stats.Running, "deliveries", stats.Delivery.InFlight, "unrecorded", stats.Unrecorded)
 	s.api.Close()
-	s.front.shut(ctx, began.Add(s.Settings.DrainTimeout/2)) // the rest is the engine's
+	s.front.shut(ctx, began.Add(s.Settings.DrainTimeout/3)) // the rest is the engine's and the store's
 	front := time.Now()
 	stopEngine()
 	ended := make(chan error, 1)

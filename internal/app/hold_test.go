@@ -1,9 +1,16 @@
 package app
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +30,7 @@ type inbox struct {
 	mu  sync.Mutex
 	got []string // "down web"
 	ids map[string]int
+	new sdk.Notification
 }
 
 func newInbox(t *testing.T) *inbox {
@@ -37,6 +45,7 @@ func newInbox(t *testing.T) *inbox {
 		defer b.mu.Unlock()
 		b.got = append(b.got, string(n.Transition)+" "+n.Monitor.Name)
 		b.ids[n.ID]++
+		b.new = n
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(b.Close)
@@ -47,6 +56,13 @@ func (b *inbox) notifications() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.got)
+}
+
+// last returns the newest notification.
+func (b *inbox) last() sdk.Notification {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.new
 }
 
 type detail struct {
@@ -129,11 +145,12 @@ func TestRestart(t *testing.T) {
 	page := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer page.Close()
 	set := settings(t, nil)
+	gone := closedPort(t)
 	in := start(t, set)
 	in.add("/api/v1/channels", map[string]any{"name": "ops", "provider": "webhook", "config": map[string]any{"url": ops.URL}})
 	monitors := []map[string]any{
 		{"name": "web", "kind": "http", "target": page.URL},
-		{"name": "gone", "kind": "tcp", "target": closedPort(t)},
+		{"name": "gone", "kind": "tcp", "target": gone},
 		{"name": "job", "kind": "push", "config": map[string]any{"token": "a-token-of-a-job-1234"}},
 		{"name": "never", "kind": "push", "config": map[string]any{"token": "a-token-of-a-job-5678"}},
 		{"name": "idle", "kind": "http", "target": page.URL, "paused": true},
@@ -198,6 +215,70 @@ func TestRestart(t *testing.T) {
 	}
 	if got := ops.notifications(); len(got) != 1 {
 		t.Errorf("told %v, want the one outage from before the restart", got)
+	}
+
+	// The outage ends after the restart: with the start and the cause that it had.
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	second.until("the end has been told", func() bool { return len(ops.notifications()) == 2 })
+	second.call(http.MethodGet, "/api/v1/incidents", testToken, nil, &again)
+	was, is := incidents.Items[0], again.Items[0]
+	if is["ended_at"] == nil || is["started_at"] != was["started_at"] || is["cause"] != was["cause"] {
+		t.Errorf("the incident began as %v and ended as %v", was, is)
+	}
+	if got := ops.last(); got.Incident == nil || got.Incident.Duration <= 0 || got.Incident.Duration > time.Hour {
+		t.Errorf("told of the end with %+v", got.Incident)
+	}
+}
+
+// TestSecretKey starts a server on a database whose key is missing, or another: it says so and makes no new key.
+func TestSecretKey(t *testing.T) {
+	set := settings(t, nil)
+	in := start(t, set)
+	in.add("/api/v1/channels", map[string]any{"name": "ops", "provider": "webhook", "config": map[string]any{"url": "http://127.0.0.1:9/"}})
+	in.stop()
+	key := filepath.Join(set.Data, "secret.key")
+	kept, err := os.ReadFile(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(says string) {
+		t.Helper()
+		err := Run(t.Context(), Options{Settings: set, Stdout: io.Discard, Stderr: io.Discard})
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "TOCSIN_SECRET_KEY") {
+			t.Errorf("error %v, want %q and the remedy", err, says)
+		}
+	}
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	try("but not the key")
+	if _, err := os.Stat(key); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a new key was made beside the old database")
+	}
+	other := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("k"), 32))
+	if err := os.WriteFile(key, []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	try("another secret key")
+	if err := os.WriteFile(key, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	start(t, set).stop()
+}
+
+// TestOneServerForEachDatabase has a second server on the same file, from another data folder.
+func TestOneServerForEachDatabase(t *testing.T) {
+	set := settings(t, nil)
+	in := start(t, set)
+	defer in.stop()
+	second := settings(t, map[string]string{"database": filepath.Join(set.Data, "tocsin.db")})
+	err := Run(t.Context(), Options{Settings: second, Stdout: io.Discard, Stderr: io.Discard})
+	if err == nil || !strings.Contains(err.Error(), "another tocsin uses the database") {
+		t.Errorf("error %v, want that the database is in use", err)
 	}
 }
 

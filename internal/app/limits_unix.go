@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,18 +29,18 @@ func (s *server) raiseFileLimit() {
 	s.log.Info("open files", "ceiling", limit.Cur)
 }
 
-// lockFolder makes sure that no other server uses the data folder. The lock goes with the process, however it ends.
-func lockFolder(dir string) (unlock func() error, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+// lockDatabase makes sure that no other server uses a database file. The lock goes with the process, however it ends.
+func lockDatabase(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the data folder: %w", err)
+		return nil, fmt.Errorf("lock the database: %w", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, errors.Join(fmt.Errorf("another tocsin uses the data folder %s: stop it, or choose another with --data", dir), f.Close())
+		return nil, errors.Join(fmt.Errorf("another tocsin uses the database %s: stop it, or choose another folder with --data", path), f.Close())
 	case err != nil:
-		return nil, errors.Join(fmt.Errorf("lock the data folder: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock the database: %w", err), f.Close())
 	}
 	return f.Close, nil
 }

@@ -5,6 +5,10 @@ CREATE TABLE meta (
 --bun:split
 INSERT INTO meta (name, value) VALUES ('series', 0), ('sealed_until', 0), ('clean', 1);
 --bun:split
+CREATE TABLE seal (
+  mark BLOB NOT NULL
+);
+--bun:split
 CREATE TABLE monitors (
   id TEXT PRIMARY KEY,
   series INTEGER NOT NULL UNIQUE,

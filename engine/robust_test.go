@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
+)
+
+// A checker may answer "down" because its context was cancelled: that says nothing of the target.
+func TestResultOfCancelledCheckIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &memory{}
+		e := start(t, store, scripted{"t": checkFunc(func(ctx context.Context, _ sdk.CheckRequest) (sdk.Result, error) {
+			<-ctx.Done()
+			return sdk.Result{Status: sdk.Down, Message: "cut off"}, nil
+		})}, nil)
+		synctest.Wait()
+		if err := e.Put(spec(1, "t")); err != nil {
+			t.Fatal(err)
+		}
+		advance(time.Second)
+		e.stop()
+		if got := store.taken(); len(got) != 0 {
+			t.Errorf("stored %+v of a check that the stop cut off", got)
+		}
+	})
+}
+
+// A process that stood still finds the beats of that time unread: their deadline waits until they can have been read.
+func TestBeatsHaveTimeAfterStandstill(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := spec(1, "p")
+			e := start(t, &memory{monitors: []monitor.Monitor{m}}, scripted{"p": heart{token: "tick", grace: 5 * time.Second}}, nil)
+			synctest.Wait()
+			beat := func() {
+				t.Helper()
+				if err := e.Beat("tick", Beat{Status: sdk.Up}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			beat()
+			advance(14900 * time.Millisecond)
+			e.watchdog.mu.Lock()
+			e.watchdog.gaps[0] = gap{from: time.Now().Add(-4 * time.Second), to: time.Now()}
+			e.watchdog.mu.Unlock()
+			advance(time.Second)
+			if got := condition(t, e.Engine, m.ID); got != monitor.Up {
+				t.Fatalf("a second after the standstill the condition is %s, want up", got)
+			}
+			want := monitor.Down
+			if !late {
+				beat()
+				want = monitor.Up
+			}
+			advance(3 * time.Second)
+			if got := condition(t, e.Engine, m.ID); got != want {
+				t.Errorf("with the beat missing for good: %v; the condition is %s, want %s", late, got, want)
+			}
+			e.stop()
+		})
+	}
+}
+
+func TestStuckTransitionHoldsUpNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &memory{refuse: errors.New("cannot be written"), refuseFor: spec(1, "").ID}
+		e := start(t, store, scripted{"t": always(sdk.Down)}, func(o *Options) { o.DrainTimeout = time.Second })
+		synctest.Wait()
+		for n := range 100 {
+			if err := e.Put(spec(n+1, "t")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		advance(time.Minute)
+		if got := len(store.events()); got != 99 {
+			t.Errorf("%d of the 99 other outages were recorded", got)
+		}
+		if got := e.Stats().Unrecorded; got != 1 {
+			t.Errorf("%d transitions wait, want the one that is refused", got)
+		}
+		e.stop()
+	})
+}
+
+func TestCheckerThatIgnoresItsContextDoesNotHoldTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		e := start(t, &memory{}, scripted{"t": checkFunc(func(context.Context, sdk.CheckRequest) (sdk.Result, error) {
+			<-release
+			return sdk.Result{Status: sdk.Down}, nil
+		})}, func(o *Options) { o.DrainTimeout = 2 * time.Second })
+		synctest.Wait()
+		if err := e.Put(spec(1, "t")); err != nil {
+			t.Fatal(err)
+		}
+		advance(0)
+		begin := time.Now()
+		e.stop()
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
+// Who was told of an outage is told of its end, also when the channel was taken off the monitor or the monitor was deleted.
+func TestEndReachesAllWhoWereTold(t *testing.T) {
+	webhook := func(id string, wants ...sdk.Transition) monitor.Channel {
+		return monitor.Channel{
+			ID: id, Name: id, Provider: "webhook", Config: json.RawMessage(`{"url":"http://127.0.0.1:9/"}`),
+			Filter: monitor.Filter{Transitions: wants},
+		}
+	}
+	for name, end := range map[string]func(e *Engine, m monitor.Monitor) error{
+		"taken off": func(e *Engine, m monitor.Monitor) error {
+			m.Channels, m.Target, m.Revision = []string{"late"}, "good", 2
+			return e.Put(m)
+		},
+		"deleted": func(e *Engine, m monitor.Monitor) error {
+			e.Remove(m.ID)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &memory{channels: []monitor.Channel{webhook("ops"), webhook("only-down", sdk.ToDown), webhook("late")}}
+				e := start(t, store, scripted{"bad": always(sdk.Down), "good": always(sdk.Up)}, nil)
+				synctest.Wait()
+				m := spec(1, "bad")
+				m.Channels = []string{"ops", "only-down"}
+				if err := e.Put(m); err != nil {
+					t.Fatal(err)
+				}
+				advance(time.Second)
+				if err := end(e.Engine, m); err != nil {
+					t.Fatal(err)
+				}
+				advance(time.Second)
+				e.stop()
+				want := map[string][]string{
+					"taken off": {"down ops,only-down", "up late,ops"},
+					"deleted":   {"down ops,only-down", "up ops"},
+				}[name]
+				if diff := cmp.Diff(want, store.events()); diff != "" {
+					t.Errorf("told: -want +got\n%s", diff)
+				}
+				closing := store.transitions[len(store.transitions)-1]
+				if in := closing.Incident; in == nil || in.EndedAt.IsZero() || in.Cause != "always down" {
+					t.Errorf("the incident at the end is %+v, want its end and its cause", in)
+				}
+			})
+		})
+	}
+}
+
+// An outage that goes on over a restart keeps its start, its cause and those who were told.
+func TestOutageOverRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := spec(1, "bad")
+		m.Channels = []string{"ops"}
+		store := &memory{monitors: []monitor.Monitor{m}, channels: []monitor.Channel{
+			{ID: "ops", Name: "ops", Provider: "webhook", Config: json.RawMessage(`{"url":"http://127.0.0.1:9/"}`)},
+		}}
+		first := start(t, store, scripted{"bad": always(sdk.Down)}, nil)
+		advance(11 * time.Second)
+		first.stop()
+		opened := store.transitions[0].Incident
+		advance(time.Hour)
+		second := start(t, store, scripted{"bad": always(sdk.Up)}, nil)
+		advance(11 * time.Second)
+		second.stop()
+		closed := store.transitions[len(store.transitions)-1]
+		if diff := cmp.Diff([]string{"down ops", "up ops"}, store.events()); diff != "" {
+			t.Fatalf("told: -want +got\n%s", diff)
+		}
+		if closed.Incident.ID != opened.ID || !closed.Incident.StartedAt.Equal(opened.StartedAt) || closed.Incident.Cause != opened.Cause {
+			t.Errorf("the incident ended as %+v, began as %+v", closed.Incident, opened)
+		}
+		if d := closed.Event.Payload.Incident.Duration; d < time.Hour || d > time.Hour+time.Minute {
+			t.Errorf("told of a downtime of %s, want a little over an hour", d)
+		}
+	})
+}
