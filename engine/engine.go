@@ -46,7 +46,7 @@ type Options struct {
 
 	// PublicURL is the address under which people reach this server, for the links in messages; empty leaves links out.
 	PublicURL string
-	// Workers is how many checks may run at once; 0 is 4,096.
+	// Workers is how many checks may run at once; 0 is DefaultWorkers.
 	Workers int
 	// KindLimits is how many checks of a kind may run at once, so that one slow kind does not starve the rest. A kind that
 	// is not in it may take half of the workers.
@@ -59,6 +59,9 @@ type Options struct {
 	// DrainTimeout is how long Run waits for records and deliveries under way once its context has ended; 0 is 10 s.
 	DrainTimeout time.Duration
 }
+
+// DefaultWorkers is how many checks may run at once when Options does not say.
+const DefaultWorkers = 4096
 
 // Engine checks monitors, judges the results and tells the channels. Its methods are safe for concurrent use.
 type Engine struct {
@@ -97,7 +100,7 @@ func New(o Options) (*Engine, error) {
 		o.Now = time.Now
 	}
 	if o.Workers <= 0 {
-		o.Workers = 4096
+		o.Workers = DefaultWorkers
 	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 10 * time.Second

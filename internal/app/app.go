@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,7 +250,7 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 	} else if minted != "" {
 		s.greet(minted)
 	}
-	s.log.Info("listening", "url", s.front.url(), "workers", s.Settings.Workers)
+	s.log.Info("listening", "url", s.front.url(), "workers", cmp.Or(s.Settings.Workers, engine.DefaultWorkers))
 	if s.Ready != nil {
 		s.Ready(Running{URL: s.front.url(), Token: minted})
 	}

@@ -46,9 +46,7 @@ type demo struct {
 // demoHandler serves the demo's page and its receiver of notifications beside the API.
 func (s *server) demoHandler(next http.Handler) http.Handler {
 	began := time.Now()
-	mux := http.NewServeMux()
-	mux.Handle("/", next)
-	mux.HandleFunc("GET "+flakyPath, func(w http.ResponseWriter, _ *http.Request) {
+	flaky := func(w http.ResponseWriter) {
 		if at := time.Since(began) % demoCycle; at >= demoFailsAt && at < demoWorksAt {
 			http.Error(w, "this page fails for 20 s of each minute", http.StatusServiceUnavailable)
 			return
@@ -57,8 +55,8 @@ func (s *server) demoHandler(next http.Handler) http.Handler {
 		if _, err := io.WriteString(w, `{"ok":true}`+"\n"); err != nil {
 			s.log.Debug("the demo's page was not read to its end", "error", err)
 		}
-	})
-	mux.HandleFunc("POST "+hookPath, func(w http.ResponseWriter, r *http.Request) {
+	}
+	hook := func(w http.ResponseWriter, r *http.Request) {
 		var n sdk.Notification
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&n); err != nil {
 			http.Error(w, "no notification", http.StatusBadRequest)
@@ -67,8 +65,18 @@ func (s *server) demoHandler(next http.Handler) http.Handler {
 		s.log.Info("the demo's receiver got a notification", "monitor", n.Monitor.Name, "transition", string(n.Transition),
 			"text", monitor.CleanText(n.Text, 300))
 		w.WriteHeader(http.StatusNoContent)
+	}
+	// Not a ServeMux: it would redirect unclean paths, which the API answers itself.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case http.MethodGet + " " + flakyPath:
+			flaky(w)
+		case http.MethodPost + " " + hookPath:
+			hook(w, r)
+		default:
+			next.ServeHTTP(w, r)
+		}
 	})
-	return mux
 }
 
 // startDemo adds the demo's monitors when there are none, and says how to see them. token is what the start minted; the demo
