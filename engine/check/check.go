@@ -37,4 +37,5 @@ type Spec struct {
 	Config  json.RawMessage // nil is the kind's defaults
 	Assert  []string
 	Degrade []string
+	Timeout time.Duration // of a check; a config that cannot be gone through in it is a fault. 0: that is not looked at
 }

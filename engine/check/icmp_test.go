@@ -189,6 +189,99 @@ func TestICMPAnswers(t *testing.T) {
 	}
 }
 
+// TestICMPLoss sees that loss is reckoned over what was sent and had the time to be answered.
+func TestICMPLoss(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, config string
+		answered     func(seq uint16) bool
+		status       sdk.Status
+		message      string
+		loss         float64
+	}{
+		{
+			"requests that were never sent", `{"count":100,"interval":"50ms","max_loss":0}`,
+			func(uint16) bool { return true }, sdk.Up, "reply from 192.0.2.7", 0,
+		},
+		{
+			"requests without the time for a reply", `{"count":4,"interval":"60ms","max_loss":0}`,
+			func(seq uint16) bool { return seq < 2 }, sdk.Up, "reply from 192.0.2.7", 0,
+		},
+		{
+			"fewer than wanted", `{"count":100,"interval":"50ms","max_loss":0}`,
+			func(seq uint16) bool { return seq > 0 }, sdk.Down, "of 100 could be sent in time", 0,
+		},
+	} {
+		r := newRegistry(t)
+		r.env.icmp.open = func(bool) (echoConn, error) {
+			return echoConn{PacketConn: newWire(func(p []byte, to net.Addr) ([]byte, net.Addr, error) {
+				if !tt.answered(binary.BigEndian.Uint16(p[6:])) {
+					return nil, nil, nil
+				}
+				back := append([]byte(nil), p...)
+				back[0] = typeEchoReply4
+				return back, to, nil
+			})}, nil
+		}
+		got, err := tryCheck(t, r, Spec{Kind: "icmp", Target: "192.0.2.7", Config: []byte(tt.config)}, 200*time.Millisecond)
+		if err != nil || got.Status != tt.status || !strings.Contains(got.Message, tt.message) {
+			t.Errorf("%s: got %s %q %v, want %s %q", tt.name, got.Status, got.Message, err, tt.status, tt.message)
+		}
+		if tt.status == sdk.Up && (len(got.Metrics) == 0 || got.Metrics[0].Value != tt.loss) {
+			t.Errorf("%s: metrics %v, want a loss of %v", tt.name, got.Metrics, tt.loss)
+		}
+	}
+}
+
+// TestICMPWithoutTime sees that a target which was asked when the time was nearly over is not down.
+func TestICMPWithoutTime(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	r.env.icmp.open = func(bool) (echoConn, error) {
+		return echoConn{PacketConn: newWire(func([]byte, net.Addr) ([]byte, net.Addr, error) { return nil, nil, nil })}, nil
+	}
+	checker, err := r.New(Spec{Kind: "icmp", Target: "192.0.2.7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	// Of the 2 s that the check may take, all but 50 ms are gone, as after a slow resolver.
+	if got, err := checker.Check(ctx, sdk.CheckRequest{Timeout: 2 * time.Second}); err == nil || !strings.Contains(err.Error(), "time was over") {
+		t.Errorf("got %+v, %v, want an error", got, err)
+	}
+}
+
+func TestICMPFits(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for _, tt := range []struct {
+		config  string
+		timeout time.Duration
+		want    string
+	}{
+		{`{"count":100}`, time.Second, "config.count: 100 requests at an interval of 200 ms take 19.8 s, which does not fit into the timeout of 1 s (got 100)"},
+		{`{"count":6,"interval":"200ms"}`, time.Second, "config.count: 6 requests at an interval of 200 ms take 1 s, which does not fit into the timeout of 1 s (got 6)"},
+		{`{"count":5,"interval":"200ms"}`, time.Second, ""},
+		{`{"count":1,"interval":"10s"}`, 10 * time.Millisecond, ""},
+		{`{"count":100}`, 0, ""},
+	} {
+		for _, assert := range [][]string{nil, {"metrics.loss == 0"}} {
+			_, err := r.New(Spec{Kind: "icmp", Target: "192.0.2.7", Config: []byte(tt.config), Assert: assert, Timeout: tt.timeout})
+			var faults monitor.Faults
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("%s in %s: %v", tt.config, tt.timeout, err)
+			case tt.want != "" && (!errors.As(err, &faults) || len(faults) != 1 || faults[0].Error() != tt.want):
+				t.Errorf("%s in %s: got %v, want %q", tt.config, tt.timeout, err, tt.want)
+			}
+		}
+	}
+	if _, err := r.New(Spec{Kind: "tcp", Target: "127.0.0.1:1", Timeout: time.Millisecond}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestICMPWithoutPermission(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)

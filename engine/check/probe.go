@@ -49,6 +49,12 @@ type prober interface {
 	probe(ctx context.Context, req sdk.CheckRequest, s *seen) error
 }
 
+// timed is a prober whose checks take a time that its config decides.
+type timed interface {
+	// fitsInto adds a fault, its field inside the config, when a check takes the timeout or longer even if all goes well.
+	fitsInto(timeout time.Duration, faults *monitor.Faults)
+}
+
 // probing is the Checker around a prober: it judges errors and expressions in the same way for all kinds.
 type probing struct {
 	env     *env
@@ -82,7 +88,7 @@ func (p *probing) Check(ctx context.Context, req sdk.CheckRequest) (sdk.Result, 
 		case own != nil:
 			return sdk.Result{}, p.clean(own)
 		case isTimeout(ctx, err) && p.env.gapped(start, end, length):
-			return sdk.Result{}, fmt.Errorf("this machine was too slow or suspended while the check ran (%s)", p.hide(text))
+			return sdk.Result{}, tooSlow(p.hide(text))
 		default:
 			s.down("%s", text)
 		}
@@ -101,6 +107,11 @@ func (p *probing) Check(ctx context.Context, req sdk.CheckRequest) (sdk.Result, 
 		s.Message = p.hide(s.Message)
 	}
 	return s.Result, nil
+}
+
+// tooSlow is the error of a check that this machine did not run well enough to say anything about the target.
+func tooSlow(what string) error {
+	return fmt.Errorf("this machine was too slow or suspended while the check ran (%s)", what)
 }
 
 // timeoutOf returns how long the check may take: what the request says, or what is left until the context's deadline.

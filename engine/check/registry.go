@@ -212,6 +212,13 @@ func (r *Registry) New(s Spec) (Checker, error) {
 	case err != nil:
 		faults.Add("config", nil, "%v", err)
 	}
+	if p, ok := checker.(*probing); ok && s.Timeout > 0 {
+		if t, ok := p.prober.(timed); ok {
+			var more monitor.Faults
+			t.fitsInto(s.Timeout, &more)
+			faults.Under("config", more)
+		}
+	}
 	rules := r.env.compileRules(kind, s, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
