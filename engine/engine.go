@@ -260,11 +260,7 @@ func (e *Engine) Live(id string) (Live, bool) {
 	}
 	en.mu.Lock()
 	defer en.mu.Unlock()
-	live := Live{State: en.state, Last: en.last}
-	if en.passive != nil {
-		live.PushToken = en.passive.Token()
-	}
-	return live, true
+	return en.live(), true
 }
 
 func (e *Engine) entry(id string) *entry {

@@ -358,7 +358,7 @@ func TestRetriesAndEvents(t *testing.T) {
 			{ID: "ops", Name: "ops", Provider: "webhook", Config: json.RawMessage(`{"url":"http://127.0.0.1:9/"}`)},
 			{
 				ID: "quiet", Name: "quiet", Provider: "webhook", Config: json.RawMessage(`{"url":"http://127.0.0.1:9/"}`),
-				Filter: monitor.Filter{Transitions: []sdk.Transition{sdk.ToUp}},
+				Filter: monitor.Filter{Transitions: []sdk.Transition{sdk.WentUp}},
 			},
 			{ID: "off", Name: "off", Provider: "webhook", Config: json.RawMessage(`{"url":"http://127.0.0.1:9/"}`), Disabled: true},
 		}}

@@ -42,7 +42,7 @@ func (b broken) Check(context.Context, sdk.CheckRequest) (sdk.Result, error) {
 // checker makes the checker of a spec. With an error the checker says so at every check.
 func (e *Engine) checker(m *monitor.Monitor) (check.Checker, check.Passive, error) {
 	c, err := e.opts.Checks.New(check.Spec{
-		Kind: m.Kind, Target: m.Target, Config: m.Config, Assert: m.Assert, Degrade: m.Degrade,
+		Kind: m.Kind, Target: m.Target, Config: m.Config, Assert: m.Assert, Degrade: m.Degrade, Timeout: m.Timeout,
 	})
 	if err != nil {
 		return broken{err}, nil, fmt.Errorf("make checker of monitor %q: %w", m.Name, err)

@@ -76,7 +76,7 @@ func judgeUnknown(m *monitor.Monitor, s monitor.State, at time.Time) (monitor.St
 	if s.Condition == monitor.Unknown || s.Unknowns < unknownsBefore(m.Retries) {
 		return s, verdict{retry: retrying(s)}
 	}
-	v := verdict{moved: true, from: s.Condition, event: sdk.ToUnknown, audience: sdk.ToUnknown, retry: retrying(s)}
+	v := verdict{moved: true, from: s.Condition, event: sdk.WentUnknown, audience: sdk.WentUnknown, retry: retrying(s)}
 	s.Condition, s.Since = monitor.Unknown, at
 	return s, v
 }
@@ -128,21 +128,21 @@ func confirmedCondition(s monitor.State) monitor.Condition {
 func told(from, to monitor.Condition, outage, flipped bool) (event, audience sdk.Transition) {
 	switch {
 	case to == monitor.Down && !outage:
-		return sdk.ToDown, sdk.ToDown
+		return sdk.WentDown, sdk.WentDown
 	case to == monitor.Down && flipped:
-		return sdk.ToDown, sdk.ToDegraded
+		return sdk.WentDown, sdk.WentDegraded
 	case to == monitor.Down:
-		return sdk.ToDown, toldOf(from)
+		return sdk.WentDown, toldOf(from)
 	case to == monitor.Degraded && flipped:
-		return sdk.ToDegraded, sdk.ToDegraded
+		return sdk.WentDegraded, sdk.WentDegraded
 	case to == monitor.Degraded:
-		return sdk.ToDegraded, toldOf(from)
+		return sdk.WentDegraded, toldOf(from)
 	case outage:
-		return sdk.ToUp, sdk.ToUp
+		return sdk.WentUp, sdk.WentUp
 	case toldOf(from) == "":
 		return "", ""
 	default:
-		return sdk.ToUp, toldOf(from)
+		return sdk.WentUp, toldOf(from)
 	}
 }
 
@@ -151,9 +151,9 @@ func told(from, to monitor.Condition, outage, flipped bool) (event, audience sdk
 func toldOf(from monitor.Condition) sdk.Transition {
 	switch from {
 	case monitor.Unknown:
-		return sdk.ToUnknown
+		return sdk.WentUnknown
 	case monitor.Degraded:
-		return sdk.ToDegraded
+		return sdk.WentDegraded
 	default:
 		return ""
 	}

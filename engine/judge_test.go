@@ -306,7 +306,7 @@ func TestJudgeProperties(t *testing.T) {
 				t.Fatalf("result %d: moved %v from %s, condition %s to %s", i, v.moved, v.from, s.Condition, next.Condition)
 			}
 			if v.opened {
-				if open || next.Condition != monitor.Down || v.event != sdk.ToDown || v.audience != sdk.ToDown {
+				if open || next.Condition != monitor.Down || v.event != sdk.WentDown || v.audience != sdk.WentDown {
 					t.Fatalf("result %d: outage opened in %s while open is %v, event %q", i, next.Condition, open, v.event)
 				}
 				if len(failing) < m.Retries+1 || !next.Since.Equal(failing[0]) {
@@ -315,7 +315,7 @@ func TestJudgeProperties(t *testing.T) {
 				open, next.Incident = true, "incident"
 			}
 			if v.closed {
-				if !open || next.Condition != monitor.Up || v.event != sdk.ToUp || v.audience != sdk.ToUp {
+				if !open || next.Condition != monitor.Up || v.event != sdk.WentUp || v.audience != sdk.WentUp {
 					t.Fatalf("result %d: outage closed in %s while open is %v, event %q", i, next.Condition, open, v.event)
 				}
 				open, next.Incident = false, ""

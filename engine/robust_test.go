@@ -133,7 +133,7 @@ func TestEndReachesAllWhoWereTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := &memory{channels: []monitor.Channel{webhook("ops"), webhook("only-down", sdk.ToDown), webhook("late")}}
+				store := &memory{channels: []monitor.Channel{webhook("ops"), webhook("only-down", sdk.WentDown), webhook("late")}}
 				e := start(t, store, scripted{"bad": always(sdk.Down), "good": always(sdk.Up)}, nil)
 				synctest.Wait()
 				m := spec(1, "bad")

@@ -119,7 +119,7 @@ type Stats struct {
 // Stats returns what the engine has done so far.
 func (e *Engine) Stats() Stats {
 	s := Stats{
-		Monitors:    make(map[monitor.Condition]int),
+		Monitors:    e.conditions(),
 		Results:     make(map[string][4]int64),
 		Lateness:    e.stats.lateness.read(),
 		Running:     int(e.schedule.running.Load()),
@@ -138,16 +138,5 @@ func (e *Engine) Stats() Stats {
 		s.Results[kind.(string)] = counts //nolint:forcetypeassert // only strings are keys
 		return true
 	})
-	e.mu.RLock()
-	entries := make([]*entry, 0, len(e.entries))
-	for _, en := range e.entries {
-		entries = append(entries, en)
-	}
-	e.mu.RUnlock()
-	for _, en := range entries {
-		en.mu.Lock()
-		s.Monitors[en.state.Condition]++
-		en.mu.Unlock()
-	}
 	return s
 }

@@ -86,7 +86,7 @@ func (e *Engine) withTold(ids, told []string) []string {
 	defer e.channelsMu.RUnlock()
 	for _, id := range told {
 		c, ok := e.channels[id]
-		wants := len(c.Filter.Transitions) == 0 || slices.Contains(c.Filter.Transitions, sdk.ToUp)
+		wants := len(c.Filter.Transitions) == 0 || slices.Contains(c.Filter.Transitions, sdk.WentUp)
 		if ok && !c.Disabled && wants && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
@@ -106,7 +106,7 @@ func (e *Engine) deleted(en *entry) {
 	incident := openIncident(en.spec, state)
 	incident.EndedAt = now
 	outage := &sdk.Outage{ID: incident.ID, StartedAt: incident.StartedAt, EndedAt: now, Duration: max(0, now.Sub(incident.StartedAt))}
-	v := verdict{from: state.Condition, event: sdk.ToUp, audience: sdk.ToUp}
+	v := verdict{from: state.Condition, event: sdk.WentUp, audience: sdk.WentUp}
 	sample := monitor.Sample{Tick: monitor.TickOf(now), Message: "the monitor was deleted; its target is not watched any more"}
 	ev := e.event(en.spec, v, monitor.Unknown, sample, outage)
 	state.Incident, state.IncidentSince, state.IncidentCause, state.Told = "", time.Time{}, "", nil

@@ -114,17 +114,17 @@ type Transition string
 
 // The transitions. The first four name the condition that was entered.
 const (
-	ToDown     Transition = "down"
-	ToUp       Transition = "up"
-	ToDegraded Transition = "degraded"
-	ToUnknown  Transition = "unknown"
-	Expiring   Transition = "expiring"
-	Test       Transition = "test"
+	WentDown     Transition = "down"
+	WentUp       Transition = "up"
+	WentDegraded Transition = "degraded"
+	WentUnknown  Transition = "unknown"
+	Expiring     Transition = "expiring"
+	Test         Transition = "test"
 )
 
 // Transitions lists every transition that a channel can ask for.
 func Transitions() []Transition {
-	return []Transition{ToDown, ToUp, ToDegraded, ToUnknown, Expiring, Test}
+	return []Transition{WentDown, WentUp, WentDegraded, WentUnknown, Expiring, Test}
 }
 
 // Notification is one event, complete in itself, as a provider gets it. The webhook provider posts it as JSON.

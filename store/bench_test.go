@@ -66,7 +66,7 @@ func BenchmarkRecord(b *testing.B) {
 			err := s.Record(b.Context(), monitor.Transition{
 				State:    monitor.State{MonitorID: "m", Condition: monitor.Down},
 				Incident: &monitor.Incident{ID: id, MonitorID: "m", StartedAt: noon()},
-				Event:    &monitor.Event{ID: id, MonitorID: "m", Kind: sdk.ToDown, At: noon()},
+				Event:    &monitor.Event{ID: id, MonitorID: "m", Kind: sdk.WentDown, At: noon()},
 			})
 			if err != nil {
 				b.Error(err)

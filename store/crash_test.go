@@ -57,7 +57,7 @@ func TestCrash(t *testing.T) {
 				id := fmt.Sprintf("e%d-%d", w, i)
 				err := s.Record(t.Context(), monitor.Transition{
 					State: monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: noon()},
-					Event: &monitor.Event{ID: id, MonitorID: m.ID, Kind: sdk.ToDown, At: noon()}, Channels: []string{"ch"},
+					Event: &monitor.Event{ID: id, MonitorID: m.ID, Kind: sdk.WentDown, At: noon()}, Channels: []string{"ch"},
 				})
 				if err != nil {
 					t.Error(err)

@@ -123,7 +123,7 @@ func TestThread(t *testing.T) {
 	tr := monitor.Transition{
 		State:    monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: in.StartedAt, Incident: "in", Fail: true},
 		Incident: &in,
-		Event:    &monitor.Event{ID: "ev", MonitorID: m.ID, IncidentID: "in", Kind: sdk.ToDown, At: noon(), Payload: sdk.Notification{ID: "ev", Text: "down"}},
+		Event:    &monitor.Event{ID: "ev", MonitorID: m.ID, IncidentID: "in", Kind: sdk.WentDown, At: noon(), Payload: sdk.Notification{ID: "ev", Text: "down"}},
 		Channels: []string{"ch", "gone"},
 		Recount:  &monitor.Recount{Series: m.Series, From: monitor.TickOf(in.StartedAt), Before: monitor.TickOf(noon().Add(100 * time.Minute)), Condition: monitor.Down},
 	}

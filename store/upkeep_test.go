@@ -252,7 +252,7 @@ func TestPruning(t *testing.T) {
 		}
 		err := s.Record(t.Context(), monitor.Transition{
 			State: monitor.State{MonitorID: m.ID}, Incident: in, Channels: channels,
-			Event: &monitor.Event{ID: fmt.Sprintf("e%02d", i), MonitorID: m.ID, IncidentID: in.ID, At: in.StartedAt, Kind: sdk.ToDown},
+			Event: &monitor.Event{ID: fmt.Sprintf("e%02d", i), MonitorID: m.ID, IncidentID: in.ID, At: in.StartedAt, Kind: sdk.WentDown},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -214,8 +214,8 @@ func TestEmailEncryption(t *testing.T) {
 		{"starttls with login", &mailServer{cert: cert, auth: "PLAIN LOGIN", password: "SECRETSECRET"}, with("starttls"), roots, verdict{}},
 		{"implicit with login", &mailServer{cert: cert, implicit: true, auth: "PLAIN", password: "SECRETSECRET"}, with("implicit"), roots, verdict{}},
 		{"starttls is not offered", &mailServer{}, with("starttls"), roots, verdict{false, 0, "does not support STARTTLS"}},
-		{"unknown authority", &mailServer{cert: cert}, with("starttls"), x509.NewCertPool(), verdict{false, 0, "the certificate is not trusted"}},
-		{"implicit, unknown authority", &mailServer{cert: cert, implicit: true}, with("implicit"), x509.NewCertPool(), verdict{false, 0, "the certificate is not trusted"}},
+		{"unknown authority", &mailServer{cert: cert}, with("starttls"), x509.NewCertPool(), verdict{false, 0, "certificate is self-signed ("}},
+		{"implicit, unknown authority", &mailServer{cert: cert, implicit: true}, with("implicit"), x509.NewCertPool(), verdict{false, 0, "certificate is self-signed ("}},
 		{"wrong password", &mailServer{cert: cert, auth: "PLAIN", password: "other"}, with("starttls"), roots, verdict{true, 0, "535"}},
 		{"server repeats the password", &mailServer{
 			cert: cert, auth: "PLAIN",
@@ -231,7 +231,7 @@ func TestEmailEncryption(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			err := mailer(t, tt.server, tt.roots, tt.config).Notify(t.Context(), sample(sdk.ToDown))
+			err := mailer(t, tt.server, tt.roots, tt.config).Notify(t.Context(), sample(sdk.WentDown))
 			if tt.want.text != "" {
 				tt.want.holds(t, err, dialogue{secrets: []string{"SECRETSECRET", base64.StdEncoding.EncodeToString([]byte("\x00tocsin\x00SECRETSECRET"))}}, "")
 				if len(tt.server.messages) != 0 {
@@ -271,7 +271,7 @@ func TestEmailReplies(t *testing.T) {
 		t.Run(tt.at+" "+tt.reply, func(t *testing.T) {
 			t.Parallel()
 			server := &mailServer{replies: map[string]string{tt.at: tt.reply, "HELO": tt.reply}}
-			err := mailer(t, server, nil, nil).Notify(t.Context(), sample(sdk.ToDown))
+			err := mailer(t, server, nil, nil).Notify(t.Context(), sample(sdk.WentDown))
 			if tt.want.text == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -290,7 +290,7 @@ func TestEmailPartly(t *testing.T) {
 	const ops, night = "RCPT TO:<ops@example.com>", "RCPT TO:<night@example.com>"
 	server := &mailServer{replies: map[string]string{ops: "450 4.2.1 greylisted"}}
 	n := mailer(t, server, nil, nil)
-	err := n.Notify(t.Context(), sample(sdk.ToDown))
+	err := n.Notify(t.Context(), sample(sdk.WentDown))
 	verdict{false, 0, "ops@example.com: 450"}.holds(t, err, dialogue{}, "")
 	if len(server.messages) != 1 {
 		t.Fatalf("%d messages after the first attempt, want 1", len(server.messages))
@@ -298,7 +298,7 @@ func TestEmailPartly(t *testing.T) {
 	server.mu.Lock()
 	server.replies, server.rcpts = nil, nil
 	server.mu.Unlock()
-	if err := n.Notify(t.Context(), sample(sdk.ToDown)); err != nil {
+	if err := n.Notify(t.Context(), sample(sdk.WentDown)); err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(server.rcpts, ","); got != ops {
@@ -310,7 +310,7 @@ func TestEmailPartly(t *testing.T) {
 	server.mu.Lock()
 	server.replies = map[string]string{night: "550 5.1.1 unknown"}
 	server.mu.Unlock()
-	verdict{true, 0, "night@example.com: 550"}.holds(t, n.Notify(t.Context(), sample(sdk.ToUp)), dialogue{}, "")
+	verdict{true, 0, "night@example.com: 550"}.holds(t, n.Notify(t.Context(), sample(sdk.WentUp)), dialogue{}, "")
 	if len(server.messages) != 3 {
 		t.Errorf("%d messages, want 3", len(server.messages))
 	}
@@ -323,7 +323,7 @@ func TestEmailHangs(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			err := mailer(t, &mailServer{hangAt: at}, nil, nil).Notify(ctx, sample(sdk.ToDown))
+			err := mailer(t, &mailServer{hangAt: at}, nil, nil).Notify(ctx, sample(sdk.WentDown))
 			verdict{false, 0, "no answer in time"}.holds(t, err, dialogue{}, "")
 		})
 	}
@@ -331,7 +331,7 @@ func TestEmailHangs(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
-		err := mailer(t, &mailServer{hangAt: "greeting"}, nil, map[string]any{"tls": "implicit"}).Notify(ctx, sample(sdk.ToDown))
+		err := mailer(t, &mailServer{hangAt: "greeting"}, nil, map[string]any{"tls": "implicit"}).Notify(ctx, sample(sdk.WentDown))
 		verdict{false, 0, "no answer in time"}.holds(t, err, dialogue{}, "")
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 const (
 	maxError       = 500 // bytes of an error of a provider
+	maxQuote       = 200 // characters of a receiver's answer in it
 	shortestSecret = 4   // shorter values would blot out ordinary words
 	masked         = "••••"
 )
@@ -44,6 +45,11 @@ func (g *guarded) Notify(ctx context.Context, n sdk.Notification) (err error) {
 	}
 	// Masked first and cut afterwards: half a secret would not be recognised.
 	text := err.Error()
+	var quoted *quoting
+	if errors.As(err, &quoted) {
+		words := cutRunes(monitor.CleanText(mask(quoted.words, g.secrets), maxAnswer), maxQuote)
+		return remark(errors.New(monitor.CleanText(mask(text, g.secrets)+": "+words, maxError)), err)
+	}
 	if clean := monitor.CleanText(mask(text, g.secrets), maxError); clean != text {
 		return remark(errors.New(clean), err)
 	}
@@ -107,6 +113,9 @@ func secretTexts(fields []Field, values Values) []string {
 				add(s)
 			}
 		}
+	}
+	if user, pass := values.Text("username"), values.Text("password"); user != "" && pass != "" {
+		add(strings.TrimPrefix(basicAuth(user, pass), "Basic ")) // as it is sent (RFC 7617)
 	}
 	slices.SortFunc(found, func(a, b string) int {
 		if len(a) != len(b) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
@@ -92,7 +94,7 @@ func (p *poster) judge(ctx context.Context, c call, answer *http.Response, body 
 	if code >= 300 && code <= 399 {
 		return fmt.Errorf("answered %s: a redirect is not followed, enter the final address", statusText(code))
 	}
-	err := fmt.Errorf("answered %s%s", statusText(code), reasonOf(rule, body))
+	err := rule.refusal(answer, body)
 	switch {
 	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
 		if delay, ok := p.delay(rule, answer, body); ok {
@@ -103,6 +105,52 @@ func (p *poster) judge(ctx context.Context, c call, answer *http.Response, body 
 		return sdk.Permanent(err)
 	}
 	return err
+}
+
+// refusal is the error of an answer that the rule does not take and that is no redirect.
+func (s *success) refusal(answer *http.Response, body []byte) error {
+	text := "answered " + statusText(answer.StatusCode)
+	reason := reasonOf(s, body)
+	switch {
+	case answer.StatusCode < 300 && s.from == s.to:
+		return fmt.Errorf("%s, expected %d%s", text, s.from, reason)
+	case answer.StatusCode < 300:
+		return fmt.Errorf("%s, expected %d-%d%s", text, s.from, s.to, reason)
+	case reason == "" && answer.StatusCode/100 == 4:
+		if words := quotable(answer.Header.Get("Content-Type"), body); words != "" {
+			return &quoting{text: text, words: words}
+		}
+	}
+	return errors.New(text + reason)
+}
+
+// quoting is an error with a part of the receiver's answer, as long as that is: guarded masks the secrets in it first and
+// cuts it afterwards.
+type quoting struct{ text, words string }
+
+// Error returns the text without the answer, which may hold secrets.
+func (q *quoting) Error() string { return q.text }
+
+// quotable returns an answer's body as one line when a person can read it: plain text or JSON, no pages. JSON is written
+// anew, so that no odd way of writing hides a secret from the mask.
+func quotable(contentType string, body []byte) string {
+	if kind, _, err := mime.ParseMediaType(contentType); contentType != "" &&
+		(err != nil || kind != "text/plain" && kind != "application/json" && !strings.HasSuffix(kind, "+json")) {
+		return ""
+	} else if kind != "text/plain" && kind != "" && !json.Valid(body) {
+		return ""
+	}
+	body = bytes.TrimSpace(body)
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	var doc any
+	switch {
+	case json.Valid(body) && decoder.Decode(&doc) == nil:
+		body = encode(doc)
+	case bytes.HasPrefix(body, []byte("<")), !utf8.Valid(body), bytes.ContainsRune(body, 0):
+		return ""
+	}
+	return monitor.CleanText(string(body), maxAnswer)
 }
 
 // delay returns how long the receiver asked to be left alone, at most maxRetryAfter (RFC 9110, 10.2.3).
@@ -174,8 +222,6 @@ func withoutURL(err error) error {
 func explain(ctx context.Context, err error) error {
 	err = withoutURL(err)
 	var (
-		unknown  x509.UnknownAuthorityError
-		verify   *tls.CertificateVerificationError
 		resolve  *net.DNSError
 		netError net.Error
 	)
@@ -190,8 +236,9 @@ func explain(ctx context.Context, err error) error {
 		return err
 	case errors.As(err, &resolve):
 		return fmt.Errorf("the name could not be resolved: %w", err)
-	case errors.As(err, &unknown), errors.As(err, &verify):
-		return fmt.Errorf("the certificate is not trusted: %w", err)
+	}
+	if text := tlsText(err, time.Now()); text != "" {
+		return errors.New(text)
 	}
 	return fmt.Errorf("not delivered: %w", err)
 }

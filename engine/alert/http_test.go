@@ -104,7 +104,7 @@ func TestAnswers(t *testing.T) {
 					echo(w, req)
 				}))
 				defer server.Close()
-				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.WentDown))
 				tt.want.holds(t, err, d, server.URL)
 				if followed {
 					t.Error("the redirect was followed")
@@ -144,7 +144,13 @@ func TestReasons(t *testing.T) {
 		{"pagerduty", 202, `{"status":"odd"}`, verdict{false, 0, "did not confirm"}},
 		{"gotify", 400, "{\"errorDescription\":\"line one\\nline two\\u001b[31m\"}", verdict{true, 0, "line one line two[31m"}},
 		{"ntfy", 507, `{"error":"` + strings.Repeat("x", 10_000) + `"}`, verdict{false, 0, "507 Insufficient Storage: xx"}},
-		{"webhook", 404, "some page", verdict{true, 0, "answered 404 Not Found"}},
+		{"webhook", 404, "some words\n\u009b\x1b[31m", verdict{true, 0, "answered 404 Not Found: some words"}},
+		{"webhook", 404, "<html>a page", verdict{true, 0, "answered 404 Not Found"}},
+		{"webhook", 404, "\xff\xfe\x00binary", verdict{true, 0, "answered 404 Not Found"}},
+		{"webhook", 422, `{"fault":"no <field>","a\/b":[1e3]}`, verdict{true, 0, `answered 422 Unprocessable Entity: {"a/b":[1e3],"fault":"no <field>"}`}},
+		{"pagerduty", 429, `{"message":"slow down"}`, verdict{false, 0, `answered 429 Too Many Requests: {"message":"slow down"}`}},
+		{"pagerduty", 200, `{"status":"success"}`, verdict{false, 0, "answered 200 OK, expected 202"}},
+		{"discord", 206, `{}`, verdict{false, 0, "answered 206 Partial Content, expected 200-204"}},
 	}
 	for _, tt := range tests {
 		for _, d := range dialogues() {
@@ -154,12 +160,47 @@ func TestReasons(t *testing.T) {
 			t.Run(fmt.Sprint(tt.provider, tt.status), func(t *testing.T) {
 				t.Parallel()
 				server := record(t, tt.status, tt.answer)
-				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+				err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.WentDown))
 				tt.want.holds(t, err, d, server.URL)
 				if len(err.Error()) > maxError {
 					t.Errorf("error of %d bytes", len(err.Error()))
 				}
 			})
+		}
+	}
+}
+
+// TestQuotes sees that an answer which repeats secrets is shown without them, and cut only afterwards.
+func TestQuotes(t *testing.T) {
+	t.Parallel()
+	const (
+		token = "t/k_SECRET+TOKEN"
+		basic = "dG9jc2luOnMzY3JldC9wYXNz" // tocsin:s3cret/pass
+	)
+	for _, tt := range []struct{ config, answer, contentType, want string }{
+		{`"token":"` + token + `"`, `no such token: ` + token, "text/plain", "answered 404 Not Found: no such token: ••••"},
+		{`"token":"` + token + `"`, strings.Repeat("x", 195) + token, "text/plain; charset=utf-8", "answered 404 Not Found: " + strings.Repeat("x", 195) + "••••"},
+		{`"token":"` + token + `"`, strings.Repeat("x", 300), "text/plain", "answered 404 Not Found: " + strings.Repeat("x", 199) + "…"},
+		// Some encoders write a slash as \/ and a plus as \u002b.
+		{`"token":"` + token + `"`, `{"got":"t\/k_SECRET\u002bTOKEN"}`, "application/vnd.odd+json", `answered 404 Not Found: {"got":"••••"}`},
+		{`"username":"tocsin","password":"s3cret/pass"`, `{"header":"Basic ` + basic + `"}`, "application/json", `answered 404 Not Found: {"header":"Basic ••••"}`},
+		{`"token":"` + token + `"`, `{"got":"` + token, "application/json", "answered 404 Not Found"},
+		{`"token":"` + token + `"`, `<p>` + token, "text/html", "answered 404 Not Found"},
+		{`"token":"` + token + `"`, `words`, "image/png", "answered 404 Not Found"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", tt.contentType)
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, tt.answer)
+		}))
+		n, err := registry(t, Options{}).New("ntfy", []byte(`{"url":"`+server.URL+`","topic":"a",`+tt.config+`}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = n.Notify(t.Context(), sample(sdk.WentDown))
+		server.Close()
+		if err == nil || err.Error() != tt.want || !sdk.IsPermanent(err) {
+			t.Errorf("%s: got %v, want %q", tt.answer, err, tt.want)
 		}
 	}
 }
@@ -176,8 +217,8 @@ func TestConnections(t *testing.T) {
 		{"hangs", hanging, verdict{false, 0, "no answer in time"}},
 		{"closes at once", closingAtOnce, verdict{false, 0, "EOF"}},
 		{"garbage", garbage, verdict{false, 0, "malformed HTTP"}},
-		{"unknown certificate authority", selfSigned, verdict{false, 0, "the certificate is not trusted"}},
-		{"no TLS", plainAsTLS, verdict{false, 0, "server gave HTTP response to HTTPS client"}},
+		{"unknown certificate authority", selfSigned, verdict{false, 0, "certificate is self-signed (example.com, "}},
+		{"no TLS", plainAsTLS, verdict{false, 0, "the receiver does not speak TLS here"}},
 		{"no such name", func(*testing.T) string { return "http://tocsin-no-such-host.invalid" }, verdict{false, 0, "could not be resolved"}},
 	}
 	for _, d := range dialogues() {
@@ -191,7 +232,7 @@ func TestConnections(t *testing.T) {
 					ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 					defer cancel()
 				}
-				err := d.notifier(t, registry(t, Options{}), address).Notify(ctx, sample(sdk.ToDown))
+				err := d.notifier(t, registry(t, Options{}), address).Notify(ctx, sample(sdk.WentDown))
 				if tt.name == "no such name" && errors.Is(err, context.DeadlineExceeded) {
 					return // a machine whose resolver is silent
 				}
@@ -273,23 +314,23 @@ func TestTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	d := dialogue{provider: "webhook", config: `{"url":"URL/x"}`}
-	if err := d.notifier(t, registry(t, Options{RootCAs: roots}), server.URL).Notify(t.Context(), sample(sdk.ToDown)); err != nil {
+	if err := d.notifier(t, registry(t, Options{RootCAs: roots}), server.URL).Notify(t.Context(), sample(sdk.WentDown)); err != nil {
 		t.Errorf("with the server's own authority: %v", err)
 	}
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = d.notifier(t, registry(t, Options{RootCAs: roots}), "https://localhost:"+port).Notify(t.Context(), sample(sdk.ToDown))
-	verdict{false, 0, "the certificate is not trusted"}.holds(t, err, d, "")
+	err = d.notifier(t, registry(t, Options{RootCAs: roots}), "https://localhost:"+port).Notify(t.Context(), sample(sdk.WentDown))
+	verdict{false, 0, "and 1 more, not for localhost"}.holds(t, err, d, "")
 
 	old := httptest.NewUnstartedServer(http.NotFoundHandler())
 	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10} //nolint:gosec // it must be refused
 	old.Config.ErrorLog = discardLog()
 	old.StartTLS()
 	defer old.Close()
-	err = d.notifier(t, registry(t, Options{RootCAs: roots}), old.URL).Notify(t.Context(), sample(sdk.ToDown))
-	verdict{false, 0, "protocol version"}.holds(t, err, d, "")
+	err = d.notifier(t, registry(t, Options{RootCAs: roots}), old.URL).Notify(t.Context(), sample(sdk.WentDown))
+	verdict{false, 0, "TLS handshake failed: protocol version not supported"}.holds(t, err, d, "")
 }
 
 // TestLongAnswer sees to it that an endless answer is not read to its end.
@@ -309,7 +350,7 @@ func TestLongAnswer(t *testing.T) {
 	}))
 	defer server.Close()
 	d := dialogues()[2]
-	err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.ToDown))
+	err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), sample(sdk.WentDown))
 	verdict{false, 0, "did not confirm"}.holds(t, err, d, server.URL)
 	t.Logf("the server wrote %d bytes before it was cut", <-stopped)
 }
@@ -327,11 +368,11 @@ func TestDenied(t *testing.T) {
 	server := record(t, 200, "")
 	d := dialogue{provider: "webhook", config: `{"url":"URL/x"}`}
 	n := d.notifier(t, registry(t, Options{Policy: netpolicy.Policy{}}), strings.Replace(server.URL, "127.0.0.1", "localhost", 1))
-	if err := n.Notify(t.Context(), sample(sdk.ToDown)); err != nil {
+	if err := n.Notify(t.Context(), sample(sdk.WentDown)); err != nil {
 		t.Errorf("loopback by name: %v", err)
 	}
 	n = d.notifier(t, registry(t, Options{}), "http://[0:0:0:0:0:ffff:127.0.0.1]:1")
-	verdict{false, 0, "connection refused"}.holds(t, n.Notify(t.Context(), sample(sdk.ToDown)), d, "")
+	verdict{false, 0, "connection refused"}.holds(t, n.Notify(t.Context(), sample(sdk.WentDown)), d, "")
 	allowed := netpolicy.Policy{Allow: []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16")}}
 	if _, err := registry(t, Options{Policy: allowed}).New("webhook", []byte(`{"url":"http://169.254.1.1/x"}`)); err != nil {
 		t.Errorf("an allowed address: %v", err)

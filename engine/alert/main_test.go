@@ -68,18 +68,18 @@ func sample(transition sdk.Transition) sdk.Notification {
 	}
 	outage := &sdk.Outage{ID: "01JINCIDENT000000000000001", StartedAt: base}
 	switch transition {
-	case sdk.ToDown:
+	case sdk.WentDown:
 		n.Incident = outage
 		n.Incident.Duration = 90 * time.Second
 		n.Result = sdk.Seen{Status: sdk.Down, Message: "expected status 200-299, got 503 Service Unavailable", LatencyUS: 12345}
-	case sdk.ToUp:
+	case sdk.WentUp:
 		n.Incident = outage
 		n.Incident.EndedAt = base.Add(90 * time.Second)
 		n.Incident.Duration = 90 * time.Second
 		n.Result = sdk.Seen{Status: sdk.Up, Message: "200 OK", LatencyUS: 4321}
-	case sdk.ToDegraded:
+	case sdk.WentDegraded:
 		n.Result = sdk.Seen{Status: sdk.Degraded, Message: "latency < 300ms is false (latency = 812ms)", LatencyUS: 812000}
-	case sdk.ToUnknown:
+	case sdk.WentUnknown:
 		n.Result = sdk.Seen{Status: sdk.Unknown, Message: "the resolver 10.0.0.53 gave no answer"}
 	case sdk.Expiring:
 		n.Result = sdk.Seen{Status: sdk.Up, Message: "certificate expires in 7 days (CN=shop.example.com)"}

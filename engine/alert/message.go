@@ -144,7 +144,7 @@ func (m *message) fact(name string) (any, bool) {
 // key returns an id that is the same for notifications about the same thing, so that a receiver can close what it opened.
 func key(n *sdk.Notification) string {
 	switch {
-	case n.Transition == sdk.ToDown && n.Incident != nil && n.Incident.ID != "":
+	case n.Transition == sdk.WentDown && n.Incident != nil && n.Incident.ID != "":
 		return n.Incident.ID
 	case n.Transition == sdk.Expiring:
 		return n.Monitor.ID + "-expiring"

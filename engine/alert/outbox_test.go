@@ -43,7 +43,7 @@ func (m *memory) add(channelID, monitorID string, at time.Time) int64 {
 	id := int64(len(m.rows) + 1)
 	m.rows = append(m.rows, &row{Notification: monitor.Notification{
 		ID: id, EventID: fmt.Sprint("event", id), MonitorID: monitorID, ChannelID: channelID, CreatedAt: at, DueAt: at,
-		Payload: sdk.Notification{ID: fmt.Sprint("event", id), Transition: sdk.ToDown, Monitor: sdk.Ref{ID: monitorID}},
+		Payload: sdk.Notification{ID: fmt.Sprint("event", id), Transition: sdk.WentDown, Monitor: sdk.Ref{ID: monitorID}},
 	}})
 	return id
 }

@@ -70,7 +70,7 @@ func checkBody(t interface {
 	Fatalf(string, ...any)
 }, d *dataProvider, value string,
 ) {
-	n := sample(sdk.ToDown)
+	n := sample(sdk.WentDown)
 	n.Monitor.Name, n.Monitor.Kind, n.Monitor.Target = value, value, value
 	n.Result.Message, n.Text, n.URL, n.ID = value, value, value, value
 	n.Incident.ID = value

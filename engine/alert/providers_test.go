@@ -133,12 +133,12 @@ func TestPagerDutyClosesWhatItOpened(t *testing.T) {
 	d := dialogue{provider: "pagerduty", config: `{"url":"URL","routing_key":"0123456789abcdef0123456789abcdef"}`}
 	pager := d.notifier(t, registry(t, Options{}), server.URL)
 
-	warning := sample(sdk.ToDegraded)
-	recovering := sample(sdk.ToDegraded) // down to degraded: the outage is over, the warning is not
-	recovering.Incident = sample(sdk.ToUp).Incident
-	fine := sample(sdk.ToUp)
+	warning := sample(sdk.WentDegraded)
+	recovering := sample(sdk.WentDegraded) // down to degraded: the outage is over, the warning is not
+	recovering.Incident = sample(sdk.WentUp).Incident
+	fine := sample(sdk.WentUp)
 	fine.Incident = nil
-	for _, n := range []sdk.Notification{warning, sample(sdk.ToDown), recovering, fine, sample(sdk.Test)} {
+	for _, n := range []sdk.Notification{warning, sample(sdk.WentDown), recovering, fine, sample(sdk.Test)} {
 		if err := pager.Notify(context.Background(), n); err != nil {
 			t.Fatalf("Notify(%s): %v", n.Transition, err)
 		}
@@ -174,7 +174,7 @@ func TestWebhookBody(t *testing.T) {
 	t.Parallel()
 	server := record(t, 200, "")
 	d := dialogue{provider: "webhook", config: `{"url":"URL/x","method":"PUT","signing_secret":"s3cret"}`}
-	want := sample(sdk.ToUp)
+	want := sample(sdk.WentUp)
 	if err := d.notifier(t, registry(t, Options{}), server.URL).Notify(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}

@@ -311,7 +311,8 @@ Fields that are secret are never shown again and never appear in errors or logs.
 (never followed), and the answers 408, 425, 429 and 5xx are tried again: after 5 seconds, then after twice as long each time up to an
 hour, 20 % more or less, until 24 hours after the event. A Retry-After (seconds or a date, at most an hour) is kept by the whole channel.
 Any other 4xx answer is final, and so is a 5xx reply of a mail server. Delivery is at least once: a receiver can see an event twice, with
-the same id, when the answer was lost.
+the same id, when the answer was lost. The error of a 4xx answer quotes up to 200 characters of it when it is plain text or JSON; secrets of
+the channel are masked in it.
 
 **Order.** For one channel and one monitor, notifications arrive in order. A channel has at most 4 attempts under way, and 1 while it is
 failing, so that one that hangs delays no other.

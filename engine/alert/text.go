@@ -41,13 +41,13 @@ func Text(n sdk.Notification) string {
 func headline(n sdk.Notification, name string) string {
 	head := "EVENT"
 	switch n.Transition {
-	case sdk.ToDown:
+	case sdk.WentDown:
 		head = "DOWN"
-	case sdk.ToUp:
+	case sdk.WentUp:
 		head = "UP"
-	case sdk.ToDegraded:
+	case sdk.WentDegraded:
 		head = "DEGRADED"
-	case sdk.ToUnknown:
+	case sdk.WentUnknown:
 		head = "UNKNOWN"
 	case sdk.Expiring:
 		head = "EXPIRING"
@@ -65,7 +65,7 @@ func headline(n sdk.Notification, name string) string {
 
 // ended reports whether n tells of the end of an incident.
 func ended(n sdk.Notification) bool {
-	return n.Incident != nil && (n.Transition == sdk.ToUp || !n.Incident.EndedAt.IsZero())
+	return n.Incident != nil && (n.Transition == sdk.WentUp || !n.Incident.EndedAt.IsZero())
 }
 
 // circumstances is the line that says what is watched and since when.

@@ -25,7 +25,7 @@ func TestText(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
 	plain := sdk.Notification{
-		Transition: sdk.ToDown, At: start.Add(20 * time.Second), URL: "https://t.example/monitors/1",
+		Transition: sdk.WentDown, At: start.Add(20 * time.Second), URL: "https://t.example/monitors/1",
 		Monitor:  sdk.Ref{Name: "api", Target: "http://10.0.0.7/"},
 		Incident: &sdk.Outage{StartedAt: start, Duration: 20 * time.Second},
 		Result:   sdk.Seen{Status: sdk.Down, Message: "expected status 200-299, got 503 Service Unavailable"},
@@ -45,14 +45,14 @@ func TestText(t *testing.T) {
 		{"down", plain, "DOWN api: expected status 200-299, got 503 Service Unavailable\nTarget http://10.0.0.7/ since 2026-01-02 02:04:05 UTC, for 20 s\nhttps://t.example/monitors/1"},
 		{"down, just now", with(func(n *sdk.Notification) { n.Incident.Duration = 0; n.URL = "" }), "DOWN api: expected status 200-299, got 503 Service Unavailable\nTarget http://10.0.0.7/ since 2026-01-02 02:04:05 UTC"},
 		{"up", with(func(n *sdk.Notification) {
-			n.Transition, n.Result.Message = sdk.ToUp, "200 OK"
+			n.Transition, n.Result.Message = sdk.WentUp, "200 OK"
 			n.Incident.Duration = 26*time.Hour + 3*time.Minute
 			n.Incident.EndedAt = start.Add(n.Incident.Duration)
 		}), "UP api after 1 d 2 h down: 200 OK\nTarget http://10.0.0.7/ was down from 2026-01-02 02:04:05 UTC to 2026-01-03 04:07:05 UTC\nhttps://t.example/monitors/1"},
-		{"up without an end", with(func(n *sdk.Notification) { n.Transition, n.Result.Message = sdk.ToUp, "" }), "UP api after 20 s down\nTarget http://10.0.0.7/ was down from 2026-01-02 02:04:05 UTC to 2026-01-02 02:04:25 UTC\nhttps://t.example/monitors/1"},
-		{"up without an incident", with(func(n *sdk.Notification) { n.Transition, n.Incident = sdk.ToUp, nil }), "UP api: expected status 200-299, got 503 Service Unavailable\nTarget http://10.0.0.7/ at 2026-01-02 02:04:25 UTC\nhttps://t.example/monitors/1"},
+		{"up without an end", with(func(n *sdk.Notification) { n.Transition, n.Result.Message = sdk.WentUp, "" }), "UP api after 20 s down\nTarget http://10.0.0.7/ was down from 2026-01-02 02:04:05 UTC to 2026-01-02 02:04:25 UTC\nhttps://t.example/monitors/1"},
+		{"up without an incident", with(func(n *sdk.Notification) { n.Transition, n.Incident = sdk.WentUp, nil }), "UP api: expected status 200-299, got 503 Service Unavailable\nTarget http://10.0.0.7/ at 2026-01-02 02:04:25 UTC\nhttps://t.example/monitors/1"},
 		{"degraded, the outage is over", with(func(n *sdk.Notification) {
-			n.Transition, n.Result.Message = sdk.ToDegraded, "slow"
+			n.Transition, n.Result.Message = sdk.WentDegraded, "slow"
 			n.Incident.EndedAt = n.At
 		}), "DEGRADED api after 20 s down: slow\nTarget http://10.0.0.7/ was down from 2026-01-02 02:04:05 UTC to 2026-01-02 02:04:25 UTC\nhttps://t.example/monitors/1"},
 		{"push has no target", with(func(n *sdk.Notification) { n.Monitor.Target, n.URL = "", "" }), "DOWN api: expected status 200-299, got 503 Service Unavailable\nSince 2026-01-02 02:04:05 UTC, for 20 s"},

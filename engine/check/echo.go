@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/icmp"
@@ -30,6 +31,8 @@ const (
 	typeEchoReply6 = 129
 	typeUnreach6   = 1
 	typeExceeded6  = 3
+
+	echoBuffer = 8 << 20 // bytes, of a raw socket that is shared by all checks
 )
 
 // echoReply is what came for one request.
@@ -65,6 +68,11 @@ func openEcho(v6 bool) (echoConn, error) {
 	}
 	// Opening a raw socket does not wait for anything, so there is no context to end it.
 	rawConn, rawErr := (&net.ListenConfig{}).ListenPacket(context.Background(), raw, addr)
+	if c, ok := rawConn.(syscall.Conn); rawErr == nil && ok {
+		if err := widen(c); err != nil {
+			return echoConn{}, errors.Join(fmt.Errorf("size the socket for echo requests: %w", err), rawConn.Close())
+		}
+	}
 	if rawErr == nil {
 		return echoConn{rawConn, false}, nil
 	}

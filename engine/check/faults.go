@@ -50,6 +50,18 @@ type failure struct {
 	phase string // connecting, TLS handshake, …
 	peer  string // the address that was asked; may be empty
 	err   error
+	proxy string // the proxy in between, empty when there is none; equal to peer when the proxy itself was asked
+}
+
+// asksProxy reports whether it was the proxy that something went wrong with.
+func (f *failure) asksProxy() bool { return f.proxy != "" && f.proxy == f.peer }
+
+// who names the peer; a proxy as one.
+func (f *failure) who() string {
+	if f.asksProxy() {
+		return "the proxy " + f.peer
+	}
+	return f.peer
 }
 
 func (f *failure) Error() string { return f.phase + ": " + f.err.Error() }
@@ -68,14 +80,14 @@ func (e *env) explain(err error, took, timeout time.Duration) (text string, own 
 	if !ok {
 		f = &failure{err: err}
 	}
-	if own := e.ownCause(err, f.peer); own != nil {
+	if own := e.ownCause(err, f); own != nil {
 		return "", own
 	}
 	return f.text(took, timeout), nil
 }
 
 // ownCause returns why an error is ours, or nil when it is the target's.
-func (e *env) ownCause(err error, peer string) error {
+func (e *env) ownCause(err error, f *failure) error {
 	var marked *ownFault
 	if errors.As(err, &marked) {
 		return marked
@@ -83,7 +95,10 @@ func (e *env) ownCause(err error, peer string) error {
 	if errors.Is(err, netpolicy.ErrDenied) {
 		var op *net.OpError
 		if errors.As(err, &op) {
-			return op.Err
+			err = op.Err
+		}
+		if f.asksProxy() {
+			return fmt.Errorf("%s: %w", f.who(), err)
 		}
 		return err
 	}
@@ -93,10 +108,10 @@ func (e *env) ownCause(err error, peer string) error {
 	}
 	for _, l := range localFaults {
 		if errors.Is(err, l.errno) {
-			if peer == "" {
+			if f.peer == "" {
 				return fmt.Errorf("%s: %w", l.cause, l.errno)
 			}
-			return fmt.Errorf("%s: %s: %w", peer, l.cause, l.errno)
+			return fmt.Errorf("%s: %s: %w", f.who(), l.cause, l.errno)
 		}
 	}
 	var roots x509.SystemRootsError
@@ -127,10 +142,13 @@ func (q *quiet) Unwrap() error { return q.err }
 
 // text says what happened in words for a person who was woken by it.
 func (f *failure) text(took, timeout time.Duration) string {
-	err := f.err
-	peer := f.peer
+	err, phase := f.err, f.phase
+	peer := f.who()
 	var op *net.OpError
-	if errors.As(err, &op) && op.Addr != nil {
+	switch {
+	case f.proxy != "" && !f.asksProxy():
+		phase += " through the proxy " + f.proxy
+	case f.proxy == "" && errors.As(err, &op) && op.Addr != nil:
 		peer = op.Addr.String()
 	}
 	if peer == "" {
@@ -139,28 +157,37 @@ func (f *failure) text(took, timeout time.Duration) string {
 	var dns *net.DNSError
 	var addr *net.AddrError
 	switch {
+	case errors.As(err, &dns) && f.asksProxy():
+		return "no such host: " + dns.Name + " (" + peer + ")"
 	case errors.As(err, &dns):
 		return "no such host: " + dns.Name
+	case errors.As(err, &addr) && f.asksProxy():
+		return peer + ": " + addr.Err
 	case errors.As(err, &addr):
 		return addr.Addr + ": " + addr.Err
+	case errors.Is(err, syscall.ECONNREFUSED) && f.asksProxy():
+		return peer + " refused the connection after " + human(took)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused by " + peer + " after " + human(took)
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		return peer + " cannot be reached: no route to host"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
-		return peer + " broke the connection off (" + f.phase + ")"
+		return peer + " broke the connection off (" + phase + ")"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timeoutError(err):
-		return "no answer from " + peer + " within " + human(timeout) + " (" + f.phase + ")"
+		return "no answer from " + peer + " within " + human(timeout) + " (" + phase + ")"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return peer + " closed the connection (" + f.phase + ")"
+		return peer + " closed the connection (" + phase + ")"
 	}
 	if text, ok := tlsText(err, peer); ok {
+		if f.asksProxy() && strings.HasPrefix(text, "certificate ") {
+			text = peer + ": " + text
+		}
 		return text
 	}
-	if f.phase == "" {
+	if phase == "" {
 		return err.Error()
 	}
-	return peer + ": " + f.phase + ": " + err.Error()
+	return peer + ": " + phase + ": " + err.Error()
 }
 
 func timeoutError(err error) bool {

@@ -55,7 +55,7 @@ func TestWhoseFault(t *testing.T) {
 		{"ECONNRESET", syscallError("read", syscall.ECONNRESET), false, "192.0.2.1:443 broke the connection off (connecting)"},
 		{"EPIPE", syscallError("write", syscall.EPIPE), false, "192.0.2.1:443 broke the connection off (connecting)"},
 		{"timeout", syscallError("connect", syscall.ETIMEDOUT), false, "no answer from 192.0.2.1:443 within 3 s (connecting)"},
-		{"deadline", &failure{"TLS handshake", "192.0.2.1:443", context.DeadlineExceeded}, false, "no answer from 192.0.2.1:443 within 3 s (TLS handshake)"},
+		{"deadline", &failure{phase: "TLS handshake", peer: "192.0.2.1:443", err: context.DeadlineExceeded}, false, "no answer from 192.0.2.1:443 within 3 s (TLS handshake)"},
 		{"other", errors.New("strange"), false, "strange"},
 	}
 	e := newRegistry(t).env

@@ -68,7 +68,13 @@ type httpPlan struct {
 	// transports carry requests through a proxy or over kept connections: to the first host, and without client
 	// certificate to others. Nil when every check makes its own connection.
 	transports [2]*http.Transport
-	proxied    bool
+	proxy      *proxyPlan // nil: none
+}
+
+// proxyPlan is what there is to know of a proxy.
+type proxyPlan struct {
+	address       string // host:port
+	socks, secure bool   // spoken to in SOCKS, over TLS
 }
 
 // plan parses the settings, or finds the plan of another monitor with the same ones. It returns nil when there are faults.
@@ -112,7 +118,9 @@ func (c httpConfig) parse(e *env, faults *monitor.Faults) *httpPlan {
 	}
 	proxy := c.proxy(faults)
 	if len(*faults) == 0 && (c.Reuse || proxy != nil) {
-		p.proxied = proxy != nil
+		if proxy != nil {
+			p.proxy = planProxy(proxy)
+		}
 		for i, settings := range [...]*tls.Config{p.tls.config, p.tls.anonymous().config} {
 			p.transports[i] = transport(e, c, settings, proxy)
 		}
@@ -317,6 +325,22 @@ func (c httpConfig) proxy(faults *monitor.Faults) *url.URL {
 	return u
 }
 
+func planProxy(u *url.URL) *proxyPlan {
+	p := &proxyPlan{socks: strings.HasPrefix(u.Scheme, "socks5"), secure: u.Scheme == "https"}
+	port := u.Port()
+	switch {
+	case port != "":
+	case p.socks:
+		port = "1080"
+	case p.secure:
+		port = "443"
+	default:
+		port = "80"
+	}
+	p.address = net.JoinHostPort(u.Hostname(), port)
+	return p
+}
+
 // keptFor is how long a connection is kept that no check uses.
 const keptFor = 5 * time.Minute
 
@@ -336,6 +360,12 @@ func transport(e *env, c httpConfig, settings *tls.Config, proxy *url.URL) *http
 	}
 	if proxy != nil {
 		t.Proxy = http.ProxyURL(proxy)
+		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return &refusedByProxy{"it answered " + monitor.CleanText(resp.Status, 100)}
+		}
 	}
 	if c.HTTPVersion != "2" {
 		t.Protocols.SetHTTP1(true)

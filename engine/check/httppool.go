@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http/httptrace"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 
 // pooled makes a request through a proxy or over a kept connection.
 func (h *httpCheck) pooled(ctx context.Context, p *hop, s *seen) (answer, error) {
-	if h.plan.proxied && p.at.addr.IsValid() {
+	if h.plan.proxy != nil && p.at.addr.IsValid() {
 		// The proxy connects, not we: what the dialer's hook would refuse is refused here.
 		if err := h.env.policy.Check(p.at.addr); err != nil {
 			return answer{}, err
@@ -36,22 +38,67 @@ func (h *httpCheck) pooled(ctx context.Context, p *hop, s *seen) (answer, error)
 	s.Timing.FirstByte += timing.FirstByte
 	s.Address = peer
 	if err != nil {
-		if _, known := errors.AsType[*failure](err); known {
-			return answer{}, err
-		}
-		if peer == "" {
-			peer = p.at.String()
-		}
-		if h.plan.proxied && phase != "waiting for the answer" {
-			phase += " through the proxy"
-		}
-		return answer{}, &failure{phase: phase, peer: peer, err: err}
+		return answer{}, h.plan.broken(err, p, peer, phase, t.handshakes())
 	}
 	defer resp.Body.Close()
 	if resp.TLS != nil {
 		s.saw(resp.TLS)
 	}
-	return h.judge(resp, s)
+	a, err := h.judge(resp, s)
+	if f, ok := errors.AsType[*failure](err); ok {
+		return answer{}, h.plan.broken(f.err, p, peer, f.phase, t.handshakes())
+	}
+	return a, err
+}
+
+// broken says with whom a request ended, and in which phase.
+func (p *httpPlan) broken(err error, h *hop, peer, phase string, handshakes int) error {
+	dialled, known := errors.AsType[*failure](err)
+	switch {
+	case p.proxy != nil && known:
+		return &failure{phase: dialled.phase, peer: p.proxy.address, proxy: p.proxy.address, err: dialled.err}
+	case p.proxy != nil:
+		return p.proxy.broken(err, h, phase, handshakes)
+	case known:
+		return err
+	}
+	if peer == "" {
+		peer = h.at.String()
+	}
+	return &failure{phase: phase, peer: peer, err: err}
+}
+
+// refusedByProxy says why a proxy does not connect to a target.
+type refusedByProxy struct{ why string }
+
+func (r *refusedByProxy) Error() string { return r.why }
+
+// broken tells what a proxy did from what the target did that it had connected to.
+func (p *proxyPlan) broken(err error, h *hop, phase string, handshakes int) error {
+	tunnel := h.secure || p.socks
+	f := &failure{phase: phase, peer: p.address, proxy: p.address, err: err}
+	if op, ok := errors.AsType[*net.OpError](err); ok && strings.HasPrefix(op.Op, "socks ") {
+		f.err = op.Err // what it adds are the two addresses
+		if words, found := strings.CutPrefix(op.Err.Error(), "unknown error "); found {
+			f.err = &refusedByProxy{words}
+		}
+	}
+	var refused *refusedByProxy
+	switch {
+	case errors.As(f.err, &refused):
+		return &failure{err: &quiet{"the proxy " + p.address + " does not connect to " + h.at.String() + ": " + refused.why, err}}
+	case phase == "connecting" || phase == "resolving":
+		if f.phase = "connecting"; tunnel {
+			f.phase += " to " + h.at.String()
+		}
+	case phase == "TLS handshake" && p.secure && handshakes <= 1:
+	case tunnel:
+		f.peer = h.at.String()
+	}
+	if op, ok := errors.AsType[*net.OpError](f.err); ok && op.Op == "proxyconnect" {
+		f.err = op.Err
+	}
+	return f
 }
 
 // tracer measures a request of net/http. Its hooks can be called after the request has ended, hence the lock.
@@ -60,6 +107,7 @@ type tracer struct {
 	asked, dns, shaking, connected, wrote time.Time
 	timing                                sdk.Timing
 	peer, phase                           string
+	shakes                                int // handshakes begun: with the proxy, with the target
 }
 
 func (t *tracer) hooks() *httptrace.ClientTrace {
@@ -71,9 +119,16 @@ func (t *tracer) hooks() *httptrace.ClientTrace {
 		DNSDone: func(httptrace.DNSDoneInfo) {
 			t.at(func(now time.Time) { t.timing.DNS, t.phase = now.Sub(t.dns), "connecting" })
 		},
-		TLSHandshakeStart: func() { t.at(func(now time.Time) { t.shaking, t.phase = now, "TLS handshake" }) },
-		TLSHandshakeDone: func(tls.ConnectionState, error) {
-			t.at(func(now time.Time) { t.timing.TLS = now.Sub(t.shaking) })
+		TLSHandshakeStart: func() {
+			t.at(func(now time.Time) { t.shaking, t.phase, t.shakes = now, "TLS handshake", t.shakes+1 })
+		},
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			t.at(func(now time.Time) {
+				t.timing.TLS = now.Sub(t.shaking)
+				if err == nil {
+					t.phase = "connecting"
+				}
+			})
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			t.at(func(now time.Time) {
@@ -93,6 +148,12 @@ func (t *tracer) at(set func(now time.Time)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	set(now)
+}
+
+func (t *tracer) handshakes() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shakes
 }
 
 func (t *tracer) read() (sdk.Timing, string, string) {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -207,6 +208,19 @@ func (r *round) add(reply echoReply) {
 	r.replies++
 }
 
+// finish takes what has come and was not looked at yet.
+func (r *round) finish(replies <-chan echoReply) {
+	r.end = time.Now()
+	for {
+		select {
+		case reply := <-replies:
+			r.add(reply)
+		default:
+			return
+		}
+	}
+}
+
 // round sends the requests and gathers replies until all have come or the time is nearly over: what did come is then still
 // told.
 func (i *icmpCheck) round(ctx context.Context, socket *echoSocket, addr netip.Addr) (*round, error) {
@@ -226,16 +240,14 @@ func (i *icmpCheck) round(ctx context.Context, socket *echoSocket, addr netip.Ad
 	for open := i.count; open > 0; {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
-		case r.end = <-end:
-			for { // what has come by now counts
-				select {
-				case reply := <-replies:
-					r.add(reply)
-				default:
-					return r, nil
-				}
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil, ctx.Err()
 			}
+			r.finish(replies)
+			return r, nil
+		case <-end:
+			r.finish(replies)
+			return r, nil
 		case <-next.C:
 			n := len(tokens)
 			token, err := socket.expect(addr, n, replies)
@@ -255,6 +267,6 @@ func (i *icmpCheck) round(ctx context.Context, socket *echoSocket, addr netip.Ad
 			r.add(reply)
 		}
 	}
-	r.end = time.Now()
+	r.finish(replies)
 	return r, nil
 }

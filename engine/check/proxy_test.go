@@ -126,8 +126,8 @@ func TestHTTPProxy(t *testing.T) {
 		{plain, map[string]any{"proxy": socksAddress}, "200 OK"},
 		{secure.URL, map[string]any{"proxy": socksAddress}, "200 OK"},
 		{plain, map[string]any{"proxy": proxy}, "expected status 200-299, got 407 Proxy Authentication Required"},
-		{secure.URL, map[string]any{"proxy": proxy}, strings.TrimPrefix(secure.URL, "https://") + ": connecting through the proxy: Proxy Authentication Required"},
-		{secure.URL, map[string]any{"proxy": "http://" + dead}, "the connection (connecting through the proxy)"},
+		{secure.URL, map[string]any{"proxy": proxy}, "the proxy " + strings.TrimPrefix(proxy, "http://") + " does not connect to " + strings.TrimPrefix(secure.URL, "https://") + ": it answered 407 Proxy Authentication Required"},
+		{secure.URL, map[string]any{"proxy": "http://" + dead}, "the connection (connecting to " + strings.TrimPrefix(secure.URL, "https://") + ")"},
 	}
 	for _, tt := range tests {
 		tt.config["insecure_skip_verify"] = true
@@ -138,6 +138,96 @@ func TestHTTPProxy(t *testing.T) {
 	}
 	if used.Load() != 2 || socks.Load() != 2 {
 		t.Errorf("the proxies were used %d and %d times", used.Load(), socks.Load())
+	}
+}
+
+// TestHTTPProxyFaults sees that what a proxy does is not said of the target, nor the other way round.
+func TestHTTPProxyFaults(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := ln.Addr().String()
+	ln.Close()
+	silent := serve(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	abrupt := serve(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
+	half := serve(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+	})
+	// tunnels says that it has connected, and then what a target could say.
+	tunnels := func(then func(net.Conn)) string {
+		return serve(t, func(conn net.Conn) {
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			then(conn)
+		})
+	}
+	tunnelSilent := tunnels(func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+	tunnelPlain := tunnels(func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+	})
+	refuses := serve(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = io.WriteString(conn, "HTTP/1.1 503 Odd Words\r\nContent-Length: 0\r\n\r\n")
+	})
+	socksRefuses := serve(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 3))
+		_, _ = conn.Write([]byte{5, 0})
+		_, _ = conn.Read(make([]byte, 4096))
+		_, _ = conn.Write([]byte{5, 5, 0, 1, 0, 0, 0, 0, 0, 0})
+	})
+	selfSigned := httptest.NewUnstartedServer(http.NotFoundHandler())
+	selfSigned.Config.ErrorLog = discardLog()
+	selfSigned.StartTLS()
+	t.Cleanup(selfSigned.Close)
+	var used atomic.Int32
+	works := httpProxy(t, &used)
+	r := newRegistry(t)
+	const plain, secure = "http://192.0.2.7:8080/", "https://192.0.2.7/"
+	for _, tt := range []struct{ name, target, proxy, want string }{
+		{"dead, plain", plain, "http://" + closed, "the proxy " + closed + " refused the connection after "},
+		{"dead, TLS", secure, "http://" + closed, "the proxy " + closed + " refused the connection after "},
+		{"dead, SOCKS", plain, "socks5://" + closed, "the proxy " + closed + " refused the connection after "},
+		{"no such name", plain, "http://none.test.:3128", "no such host: none.test. (the proxy none.test.:3128)"},
+		{"silent, plain", plain, "http://" + silent, "no answer from the proxy " + silent + " within 300 ms (waiting for the answer)"},
+		{"silent, TLS", secure, "http://" + silent, "no answer from the proxy " + silent + " within 300 ms (connecting to 192.0.2.7:443)"},
+		{"silent, SOCKS", plain, "socks5://" + silent, "no answer from the proxy " + silent + " within 300 ms (connecting to 192.0.2.7:8080)"},
+		{"silent, TLS proxy", plain, "https://" + silent, "no answer from the proxy " + silent + " within 300 ms (TLS handshake)"},
+		{"closes, plain", plain, "http://" + abrupt, "the proxy " + abrupt + " closed the connection (waiting for the answer)"},
+		{"closes, TLS", secure, "http://" + abrupt, "the proxy " + abrupt + " closed the connection (connecting to 192.0.2.7:443)"},
+		{"closes, SOCKS", plain, "socks5://" + abrupt, "the proxy " + abrupt + " closed the connection (connecting to 192.0.2.7:8080)"},
+		{"half a body", plain, "http://" + half, "the proxy " + half + " closed the connection (reading the body)"},
+		{"refuses", secure, "http://" + refuses, "the proxy " + refuses + " does not connect to 192.0.2.7:443: it answered 503 Odd Words"},
+		{"refuses, SOCKS", plain, "socks5://" + socksRefuses, "the proxy " + socksRefuses + " does not connect to 192.0.2.7:8080: connection refused"},
+		{"certificate of the proxy", plain, selfSigned.URL, "the proxy " + selfSigned.Listener.Addr().String() + ": certificate is self-signed ("},
+		{"no TLS proxy", plain, "https://" + abrupt, "the proxy " + abrupt + " closed the connection (TLS handshake)"},
+		{"silent target", secure, "http://" + tunnelSilent, "no answer from 192.0.2.7:443 within 300 ms (TLS handshake through the proxy " + tunnelSilent + ")"},
+		{"target without TLS", secure, "http://" + tunnelPlain, "192.0.2.7:443 does not speak TLS here"},
+		{"certificate of the target", selfSigned.URL, works, "certificate is self-signed ("},
+	} {
+		config := map[string]any{"proxy": tt.proxy}
+		if tt.proxy == works {
+			config["proxy_auth"] = map[string]string{"username": "joe", "password": "s3cret"}
+		}
+		if tt.name == "no such name" {
+			server, _ := dnsServer(t, newAuthority(t))
+			r.env.resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return dialResolver(ctx, network, server)
+			}
+		}
+		got, err := tryCheck(t, r, Spec{Kind: "http", Target: tt.target, Config: configJSON(t, config)}, 300*time.Millisecond)
+		text := strings.Replace(got.Message, "broke the connection off", "closed the connection", 1)
+		if err != nil || got.Status != sdk.Down || !strings.HasPrefix(text, tt.want) {
+			t.Errorf("%s: got %s %q, %v, want %q", tt.name, got.Status, got.Message, err, tt.want)
+		}
+	}
+	// An address that may not be connected to is the proxy's, and that is said.
+	_, err = tryCheck(t, r, Spec{Kind: "http", Target: plain, Config: []byte(`{"proxy":"http://169.254.169.254:3128"}`)}, testTimeout)
+	if err == nil || !strings.Contains(err.Error(), "the proxy 169.254.169.254:3128: address not allowed") {
+		t.Errorf("a denied proxy gives %v", err)
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 func init() {
 	builtin(func(e *env) Kind {
 		k := Define("push", "Waits for beats: the watched thing calls /push/TOKEN itself, a job at its end for example. It is down when no beat has come for the "+
-			"monitor's interval and the grace time. The latency is what the beat says in ping.",
+			"monitor's interval and the grace time. Until the first beat it is pending, however long that takes, and raises no alarm: "+
+			"nothing may have been set up yet. Send one beat by hand to see that the address works. The latency is what the beat says in ping.",
 			"nightly-backup", pushConfig{Grace: monitor.Duration(5 * time.Second)},
 			func(target string, c pushConfig) (Checker, error) {
 				var faults monitor.Faults

@@ -236,7 +236,7 @@ func (f Filter) Takes(e *Event, labels map[string]string) bool {
 		}
 	}
 	if len(f.Transitions) == 0 {
-		return e.Audience == sdk.ToDown || e.Audience == sdk.ToUp || e.Audience == sdk.Expiring
+		return e.Audience == sdk.WentDown || e.Audience == sdk.WentUp || e.Audience == sdk.Expiring
 	}
 	return slices.Contains(f.Transitions, e.Audience)
 }

@@ -165,6 +165,9 @@ func handle[I, O any](a *API, r route, fn func(context.Context, *I) (*O, error))
 	for status, response := range r.responses {
 		op.Responses[status] = response
 	}
+	if strings.Contains(r.path, "{id}") {
+		op.Middlewares = append(op.Middlewares, a.knownID)
+	}
 	if r.body != nil {
 		op.Middlewares = append(op.Middlewares, a.readBody)
 	}

@@ -49,21 +49,9 @@ func (a *API) strictBody(w http.ResponseWriter, r *http.Request) (any, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, newProblem(http.StatusUnsupportedMediaType, "", "a body must not be compressed").with("Accept-Encoding", "identity")
 	}
-	if r.ContentLength > maxBody {
-		return nil, tooLargeProblem()
-	}
-	// A deadline is not to be had from every writer; then the server's own holds.
-	deadline := http.NewResponseController(w)
-	if err := deadline.SetReadDeadline(time.Now().Add(bodyTimeout)); err == nil {
-		defer deadline.SetReadDeadline(time.Time{}) //nolint:errcheck // it worked a moment ago; a broken connection shows itself
-	}
-	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
+	text, err := readAll(w, r, maxBody)
+	if err != nil {
 		return nil, err
-	case err != nil:
-		return nil, newProblem(http.StatusBadRequest, "", "the body could not be read to its end")
 	}
 	tree, err := parseStrict(text)
 	var syntax *syntaxError
@@ -79,6 +67,27 @@ func (a *API) strictBody(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return tree, nil
+}
+
+// readAll reads a body of at most limit bytes.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, tooLargeProblem(limit)
+	}
+	// A deadline is not to be had from every writer; then the server's own holds.
+	deadline := http.NewResponseController(w)
+	if err := deadline.SetReadDeadline(time.Now().Add(bodyTimeout)); err == nil {
+		defer deadline.SetReadDeadline(time.Time{}) //nolint:errcheck // it worked a moment ago; a broken connection shows itself
+	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, tooLargeProblem(limit)
+	case err != nil:
+		return nil, newProblem(http.StatusBadRequest, "", "the body could not be read to its end")
+	}
+	return text, nil
 }
 
 // decoded is a body: what could be made of it, and what is wrong with its shape.

@@ -35,7 +35,7 @@ type Provider struct {
 type (
 	byName struct {
 		StrictQuery
-		Name string `path:"name" maxLength:"100"`
+		Name string `path:"name"`
 	}
 	kindsOut     struct{ Body page[Kind] }
 	kindOut      struct{ Body Kind }

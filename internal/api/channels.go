@@ -15,9 +15,9 @@ import (
 
 // ChannelSpec is what a person writes of a channel.
 type ChannelSpec struct {
-	Name     string     `json:"name" minLength:"1" maxLength:"200" doc:"Unique among channels; one line." example:"ops"`
+	Name     string     `json:"name" minLength:"1" maxLength:"200" doc:"Unique among channels; one line; not of the form of an id (ULID)." example:"ops"`
 	Provider string     `json:"provider" doc:"What delivers; see /providers." example:"webhook"`
-	Config   object     `json:"config,omitempty" doc:"What the provider's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored."`
+	Config   object     `json:"config,omitempty" doc:"What the provider's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored, as long as the provider and the rest of config stay as they are."`
 	Filter   FilterSpec `json:"filter,omitempty" doc:"What the channel takes. Left out: down, up and expiring of every monitor that names it."`
 	Disabled bool       `json:"disabled,omitempty" doc:"A disabled channel gets nothing."`
 }

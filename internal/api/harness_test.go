@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -37,6 +38,7 @@ type server struct {
 	log     *lockedBuffer
 	schemas *jsonschema.Compiler
 	paths   map[string]any // of the OpenAPI document
+	holding *sync.Mutex    // the compiler of schemas takes one at a time
 
 	token string
 }
@@ -61,7 +63,7 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 
 func start(t testing.TB, change ...func(*Options)) *server {
 	t.Helper()
-	s := &server{t: t, token: adminToken, log: &lockedBuffer{}}
+	s := &server{t: t, token: adminToken, log: &lockedBuffer{}, holding: &sync.Mutex{}}
 	ring := logs.New(logs.Options{Next: slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})})
 	log := slog.New(ring)
 	base := openStore(t, log)
@@ -77,7 +79,10 @@ func start(t testing.TB, change ...func(*Options)) *server {
 	s.svc, err = service.New(service.Options{
 		Store: s.store, Engine: s.eng, Kinds: checks, Providers: alerts, Ring: ring, Log: log, Version: "test",
 		Figures: func() []service.Figure {
-			return []service.Figure{{Name: "tocsin_test_rows", Help: "Rows.", Labels: map[string]string{"lane": "must"}, Value: 7}}
+			return []service.Figure{
+				{Name: "tocsin_test_rows", Help: "Rows.", Labels: map[string]string{"lane": "must"}, Value: 7},
+				{Name: "tocsin_test_commits_total", Help: "Commits.", Value: 3, Counter: true},
+			}
 		},
 	})
 	if err != nil {
@@ -185,6 +190,8 @@ func (s *server) do(method, path, body string, headers ...string) answer {
 // hold fails the test when the answer is not what the document says.
 func (s *server) hold(method, path string, a answer) {
 	s.t.Helper()
+	s.holding.Lock()
+	defer s.holding.Unlock()
 	media := a.header.Get("Content-Type")
 	if a.status >= 400 && path != "/readyz" { // which says more than that something is wrong
 		if media != problemType {
@@ -327,8 +334,82 @@ func (a answer) faults(t testing.TB) map[string]string {
 // faulty is a store that fails when it is told to.
 type faulty struct {
 	service.Store
-	mu  sync.Mutex
-	err error
+	mu      sync.Mutex
+	err     error
+	doubts  int    // so many writes of monitors and channels end uncertain
+	made    bool   // and are made all the same
+	pending func() // what is made when the next write comes: writes are made one after the other
+}
+
+// doubt has so many writes end uncertain, and be made or not once the caller has been told.
+func (f *faulty) doubt(times int, made bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubts, f.made = times, made
+}
+
+// write is a write that may be uncertain.
+func (f *faulty) write(write func(ctx context.Context) error) (done bool, err error) {
+	f.mu.Lock()
+	before := f.pending
+	f.pending = nil
+	uncertain := f.doubts > 0
+	if uncertain {
+		f.doubts--
+	}
+	if uncertain && f.made {
+		f.pending = func() {
+			if err := write(context.Background()); err != nil && !errors.Is(err, monitor.ErrNotFound) {
+				panic(err)
+			}
+		}
+	}
+	f.mu.Unlock()
+	if before != nil {
+		before()
+	}
+	if uncertain {
+		return true, monitor.ErrUncertain
+	}
+	return false, nil
+}
+
+func (f *faulty) UpdateMonitor(ctx context.Context, m *monitor.Monitor) error {
+	later := *m
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.UpdateMonitor(ctx, &later) }); done {
+		return err
+	}
+	return f.Store.UpdateMonitor(ctx, m)
+}
+
+func (f *faulty) DeleteMonitor(ctx context.Context, id string) error {
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.DeleteMonitor(ctx, id) }); done {
+		return err
+	}
+	return f.Store.DeleteMonitor(ctx, id)
+}
+
+func (f *faulty) CreateChannel(ctx context.Context, c *monitor.Channel) error {
+	later := *c
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.CreateChannel(ctx, &later) }); done {
+		return err
+	}
+	return f.Store.CreateChannel(ctx, c)
+}
+
+func (f *faulty) UpdateChannel(ctx context.Context, c *monitor.Channel) error {
+	later := *c
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.UpdateChannel(ctx, &later) }); done {
+		return err
+	}
+	return f.Store.UpdateChannel(ctx, c)
+}
+
+func (f *faulty) DeleteChannel(ctx context.Context, id string) error {
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.DeleteChannel(ctx, id) }); done {
+		return err
+	}
+	return f.Store.DeleteChannel(ctx, id)
 }
 
 func (f *faulty) fail(err error) {
@@ -359,6 +440,10 @@ func (f *faulty) ListMonitors(ctx context.Context, q monitor.Query) (monitor.Pag
 
 func (f *faulty) CreateMonitor(ctx context.Context, m *monitor.Monitor) error {
 	if err := f.now(); err != nil {
+		return err
+	}
+	later := *m
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.CreateMonitor(ctx, &later) }); done {
 		return err
 	}
 	return f.Store.CreateMonitor(ctx, m)

@@ -76,8 +76,10 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	s, err := m.api.svc.Stats(service.WithPrincipal(ctx, service.Principal{Name: "metrics", Role: monitor.Viewer}))
-	if err != nil {
+	ctx = service.WithPrincipal(ctx, service.Principal{Name: "metrics", Role: monitor.Viewer})
+	s, err := m.api.svc.Stats(ctx)
+	measured, measuredErr := m.api.svc.Measured(ctx)
+	if err = errors.Join(err, measuredErr); err != nil {
 		out <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(errors.New("figures")), err)
 		return
 	}
@@ -110,6 +112,34 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.lateness(out, &s)
 	for _, f := range s.Figures {
 		g.figure(f)
+	}
+	for i := range measured {
+		g.monitor(&measured[i])
+	}
+}
+
+// monitor writes the series of one monitor that asked for them.
+func (g gauges) monitor(c *service.Current) {
+	labels := []string{"monitor", c.Monitor.Name, "kind", c.Monitor.Kind}
+	up := 0.0
+	if s := c.State.Condition; s == monitor.Up || s == monitor.Degraded {
+		up = 1
+	}
+	g.gauge("tocsin_monitor_up", "1 while the monitor is up or degraded, else 0. Monitors with the label metrics=true only, like all tocsin_monitor_ series.", up, labels...)
+	for _, s := range monitor.Conditions() {
+		is := 0.0
+		if s == c.State.Condition {
+			is = 1
+		}
+		g.gauge("tocsin_monitor_state", "1 for the state that the monitor is in, 0 for every other.", is, append(labels, "state", s.String())...)
+	}
+	if c.Last == nil {
+		return
+	}
+	g.gauge("tocsin_monitor_latency_seconds", "Latency of the newest result.", c.Last.Result.Latency.Seconds(), labels...)
+	g.gauge("tocsin_monitor_last_result_timestamp_seconds", "When the newest result was found, in seconds since 1970.", float64(c.Last.At.UnixMilli())/1000, labels...)
+	if at := c.Last.Result.ExpiresAt; !at.IsZero() {
+		g.gauge("tocsin_monitor_certificate_expiry_timestamp_seconds", "When the certificate ends that was seen last, in seconds since 1970.", float64(at.Unix()), labels...)
 	}
 }
 

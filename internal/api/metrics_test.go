@@ -14,18 +14,21 @@ func TestMetrics(t *testing.T) {
 	defer target.Close()
 	id := s.must(201, s.do("POST", "/api/v1/monitors", `{"name":"m","kind":"http","target":"`+target.URL+`"}`)).str("id")
 	s.must(200, s.do("POST", "/api/v1/monitors/"+id+"/check", ""))
+	shown := s.must(201, s.do("POST", "/api/v1/monitors", `{"name":"shown \"one\"","kind":"http","target":"`+target.URL+`","labels":{"metrics":"true"}}`)).str("id")
+	s.must(200, s.do("POST", "/api/v1/monitors/"+shown+"/check", ""))
 	text := s.must(200, s.do("GET", "/metrics", "")).text
 	for _, want := range []string{
-		`tocsin_build_info{version="test"} 1`, `tocsin_monitors{state="up"} 1`, `tocsin_check_results_total{kind="http",status="up"}`,
-		`tocsin_check_lateness_seconds_bucket{le="+Inf"}`, `tocsin_http_requests_total{method="POST",route="/api/v1/monitors",status="201"} 1`,
-		"go_goroutines", "process_resident_memory_bytes", "tocsin_notifications_pending 0", `tocsin_test_rows{lane="must"} 7`,
+		`tocsin_build_info{version="test"} 1`, `tocsin_monitors{state="up"} 2`, `tocsin_check_results_total{kind="http",status="up"}`,
+		`tocsin_check_lateness_seconds_bucket{le="+Inf"}`, `tocsin_http_requests_total{method="POST",route="/api/v1/monitors",status="201"} 2`,
+		"go_goroutines", "process_resident_memory_bytes", "tocsin_notifications_pending 0", `tocsin_monitor_up{kind="http",monitor="shown \"one\""} 1`,
+		`tocsin_monitor_state{kind="http",monitor="shown \"one\"",state="down"} 0`, `tocsin_monitor_latency_seconds{`, `tocsin_test_rows{lane="must"} 7`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %s", want)
 		}
 	}
-	if strings.Contains(text, id) {
-		t.Error("there is a series for each monitor")
+	if strings.Contains(text, `monitor="m"`) || strings.Contains(text, id) {
+		t.Error("a monitor that did not ask for it has series of its own")
 	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 
 // MonitorSpec is what a person writes of a monitor.
 type MonitorSpec struct {
-	Name          string            `json:"name" minLength:"1" maxLength:"200" doc:"Unique among monitors; one line." example:"api"`
+	Name          string            `json:"name" minLength:"1" maxLength:"200" doc:"Unique among monitors; one line; not of the form of an id (ULID)." example:"api"`
 	Kind          string            `json:"kind" doc:"What sort of check it is; see /kinds." example:"http"`
 	Target        string            `json:"target,omitempty" maxLength:"2000" doc:"What is watched, in the kind's own form." example:"https://example.com/"`
 	Interval      *duration         `json:"interval,omitempty" doc:"How often it is checked: 1s to 24h. Left out: 60s."`
@@ -23,7 +23,7 @@ type MonitorSpec struct {
 	Retries       int               `json:"retries,omitempty" minimum:"0" maximum:"100" doc:"How many further results must agree before up turns to down. Left out: 0."`
 	RetryInterval *duration         `json:"retry_interval,omitempty" doc:"Between those results: 1s to the interval. Left out: 20s, or the interval if that is shorter."`
 	Recoveries    int               `json:"recoveries,omitempty" minimum:"0" maximum:"100" doc:"How many further results must agree before down turns to up. Left out: 0."`
-	Config        object            `json:"config,omitempty" doc:"What the kind's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored."`
+	Config        object            `json:"config,omitempty" doc:"What the kind's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored, as long as the kind, the target and the rest of config stay as they are."`
 	Assert        []string          `json:"assert,omitempty" nullable:"false" maxItems:"50" doc:"Expressions; one that is false makes the result down." example:"[\"status == 200\"]"`
 	Degrade       []string          `json:"degrade,omitempty" nullable:"false" maxItems:"50" doc:"Expressions; one that is false makes the result degraded." example:"[\"latency < 300ms\"]"`
 	Channels      []string          `json:"channels,omitempty" nullable:"false" maxItems:"50" doc:"Names of the channels that are told." example:"[\"ops\"]"`
@@ -185,7 +185,7 @@ func (a *API) monitorRoutes() {
 	}, a.patchMonitor)
 	handle(a, route{
 		id: "delete-monitor", method: http.MethodDelete, path: "/monitors/{id}", tag: "monitors", role: monitor.Editor,
-		summary: "Stop watching", description: "Its incidents stay, its samples go.",
+		summary: "Stop watching", description: "Its samples and incidents are deleted within minutes, after what was to be told of it.",
 	}, a.deleteMonitor)
 	handle(a, route{
 		id: "check-monitor", method: http.MethodPost, path: "/monitors/{id}/check", tag: "monitors", role: monitor.Editor,

@@ -149,14 +149,11 @@ func faultsIn(where string, faults monitor.Faults) []Fault {
 func (a *API) problem(ctx context.Context, err error) *Problem {
 	var p *Problem
 	var faults monitor.Faults
-	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &p):
 		return p
 	case errors.As(err, &faults):
 		return invalid(faultsIn("body", faults))
-	case errors.As(err, &tooLarge):
-		return tooLargeProblem()
 	case errors.Is(err, service.ErrUnauthenticated):
 		return unauthenticated("a bearer token is needed")
 	case errors.Is(err, service.ErrForbidden):
@@ -214,8 +211,8 @@ func tooManyRequests(detail string, retry int) *Problem {
 	return newProblem(http.StatusTooManyRequests, "", detail).with("Retry-After", strconv.Itoa(retry))
 }
 
-func tooLargeProblem() *Problem {
-	return newProblem(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a body may have at most %d bytes", maxBody))
+func tooLargeProblem(limit int64) *Problem {
+	return newProblem(http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a body may have at most %d bytes here", limit))
 }
 
 // fail answers with the problem that an error is.

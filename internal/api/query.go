@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 )
@@ -54,6 +56,7 @@ func (StrictQuery) Resolve(ctx huma.Context) []error {
 		}
 		for _, v := range values[name] {
 			switch {
+			case v == "" && name == "cursor": // the first page: clients pass on what they have
 			case v == "":
 				faults = append(faults, &huma.ErrorDetail{Location: location, Message: "is empty; leave it out"})
 			case !utf8.ValidString(v) || monitor.CleanText(v, len(v)) != v:
@@ -67,7 +70,17 @@ func (StrictQuery) Resolve(ctx huma.Context) []error {
 // ByID is the input of what is about one object.
 type ByID struct {
 	StrictQuery
-	ID string `path:"id" doc:"A ULID." maxLength:"40"`
+	ID string `path:"id" doc:"A ULID."`
+}
+
+// knownID answers 404 to an id in the path that is none, before anything else is looked at: nothing can have it, and a
+// database refuses some of what a path can hold.
+func (a *API) knownID(ctx huma.Context, next func(huma.Context)) {
+	if _, err := ulid.ParseStrict(ctx.Param("id")); err != nil {
+		a.fail(humagin.Unwrap(ctx), monitor.ErrNotFound)
+		return
+	}
+	next(ctx)
 }
 
 // changing is the input of what replaces one object.

@@ -165,10 +165,15 @@ func unknownField(schema *huma.Schema, name string) string {
 	if readOnly(name) {
 		return "is read-only; leave it out"
 	}
+	return unknownName(known, name)
+}
+
+// unknownName says which of the known names may have been meant.
+func unknownName(known []string, name string) string {
 	best, least := "", min(3, (len(name)+1)/2)
-	for _, field := range known {
-		if d := distance(field, strings.ToLower(name)); d < least {
-			best, least = field, d
+	for _, k := range known {
+		if d := distance(k, strings.ToLower(name)); d < least {
+			best, least = k, d
 		}
 	}
 	if best != "" {

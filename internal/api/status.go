@@ -22,7 +22,7 @@ type Stats struct {
 	Schedule      ScheduleStats      `json:"schedule"`
 	Notifications NotificationStats  `json:"notifications"`
 	Process       ProcessStats       `json:"process"`
-	Store         map[string]float64 `json:"store" doc:"Figures of the store, named as in /metrics."`
+	Store         map[string]float64 `json:"store" doc:"Figures of the store, named as in /metrics, without tocsin_ and _total."`
 }
 
 // ScheduleStats is how the schedule fares.
@@ -121,6 +121,7 @@ func (a *API) getStats(ctx context.Context, _ *anything) (*statsOut, error) {
 		out.Results[kind] = countsOf(counts)
 	}
 	for _, f := range s.Figures {
+		f.Name = strings.TrimSuffix(strings.TrimPrefix(f.Name, "tocsin_"), "_total")
 		out.Store[f.Key()] = f.Value
 	}
 	return &statsOut{out}, nil

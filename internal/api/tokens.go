@@ -12,7 +12,7 @@ import (
 
 // TokenSpec is what a person writes to have a token.
 type TokenSpec struct {
-	Name      string     `json:"name" minLength:"1" maxLength:"100" doc:"Unique among tokens; one line." example:"ci"`
+	Name      string     `json:"name" minLength:"1" maxLength:"100" doc:"Unique among tokens; one line; not of the form of an id (ULID)." example:"ci"`
 	Role      string     `json:"role" enum:"admin,editor,viewer" doc:"An admin may do everything, an editor writes monitors and channels, a viewer reads."`
 	ExpiresAt *timestamp `json:"expires_at,omitempty" doc:"Left out: never."`
 }

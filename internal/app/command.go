@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/internal/cli"
 	"github.com/tocsinhq/tocsin/internal/config"
 )
@@ -24,7 +25,11 @@ func (Server) Settings() []cli.Setting {
 
 // Serve reads the settings and runs the server until ctx ends. Wrong settings are a cli.CodedError with cli.ExitUsage.
 func (Server) Serve(ctx context.Context, r cli.ServeRequest) error {
-	settings, err := config.Load(config.Sources{File: r.ConfigFile, Environ: r.Environ, Flags: r.Flags})
+	var kinds []string
+	for _, k := range check.NewRegistry(check.Options{}).Kinds() { // it opens nothing
+		kinds = append(kinds, k.Name)
+	}
+	settings, err := config.Load(config.Sources{File: r.ConfigFile, Environ: r.Environ, Flags: r.Flags, Kinds: kinds})
 	var faults config.Faults
 	switch {
 	case errors.As(err, &faults):

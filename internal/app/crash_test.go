@@ -258,8 +258,8 @@ func outages(ctx context.Context, s *store.Store, channel string, delivery *aler
 			t := monitor.Transition{
 				State: monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Known: true},
 				Event: &monitor.Event{
-					ID: id, MonitorID: m.ID, Kind: sdk.ToDown, Audience: sdk.ToDown, To: monitor.Down, At: at,
-					Payload: sdk.Notification{ID: id, Transition: sdk.ToDown, At: at},
+					ID: id, MonitorID: m.ID, Kind: sdk.WentDown, Audience: sdk.WentDown, To: monitor.Down, At: at,
+					Payload: sdk.Notification{ID: id, Transition: sdk.WentDown, At: at},
 				},
 				Channels: []string{channel},
 			}

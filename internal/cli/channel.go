@@ -57,6 +57,10 @@ func (a *app) channelList() *cobra.Command {
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.listed(cmd.Context(), channelsPath, nil, func(items []json.RawMessage) error {
+				if len(items) == 0 {
+					_, err := fmt.Fprintln(a.Stderr, "there are no channels")
+					return err
+				}
 				rows := [][]string{{"HEALTH", "NAME", "PROVIDER", "LAST"}}
 				for _, item := range items {
 					var c channelJSON

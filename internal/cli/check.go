@@ -23,6 +23,7 @@ type oneCheck struct {
 	assert, degrade []string
 	timeout         time.Duration
 	allow           []string
+	configFiles     []string
 	config          map[string]any
 }
 
@@ -45,6 +46,10 @@ func (a *app) check() *cobra.Command {
 func (a *app) checkKind(kind check.Kind) *cobra.Command {
 	c := oneCheck{kind: kind.Name, config: map[string]any{}}
 	flags := kindFlags{flags: map[string]*textFlag{}, kinds: map[string]map[string]*field{}}
+	fields, err := fieldsOf(kind.Schema())
+	if err != nil {
+		panic("cli: kind " + kind.Name + ": " + err.Error()) // a built-in kind with a broken schema is wrong wiring
+	}
 	var vars []string
 	for _, v := range kind.Variables() {
 		vars = append(vars, fmt.Sprintf("  %-18s %s", v.Name, v.Doc))
@@ -62,6 +67,13 @@ func (a *app) checkKind(kind check.Kind) *cobra.Command {
 					put(c.config, f.path, strings.Repeat("0", 32))
 				}
 			}
+			texts, err := a.withFiles(nil, c.configFiles)
+			if err != nil {
+				return err
+			}
+			if err := assign(c.config, fields, texts); err != nil {
+				return err
+			}
 			if err := flags.config(kind.Name, c.config); err != nil {
 				return err
 			}
@@ -72,11 +84,8 @@ func (a *app) checkKind(kind check.Kind) *cobra.Command {
 	f.StringArrayVar(&c.assert, "assert", nil, "expression that must be true, else the target is down; may be repeated")
 	f.StringArrayVar(&c.degrade, "degrade", nil, "expression that must be true, else the target is degraded; may be repeated")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "time the check may take")
+	f.StringArrayVar(&c.configFiles, "config-file", nil, "setting whose value is in a file, as key=path, - for standard input; for secrets, which other users would see in an argument")
 	f.StringSliceVar(&c.allow, "allow-address", nil, "link-local, multicast or reserved address or prefix that may be connected to")
-	fields, err := fieldsOf(kind.Schema())
-	if err != nil {
-		panic("cli: kind " + kind.Name + ": " + err.Error()) // a built-in kind with a broken schema is wrong wiring
-	}
 	flags.addKind(f, kind.Name, fields, true)
 	return cmd
 }
@@ -108,7 +117,7 @@ func (a *app) runCheck(ctx context.Context, c *oneCheck) error {
 		return fmt.Errorf("write the config: %w", err)
 	}
 	registry := check.NewRegistry(check.Options{Policy: policy, UserAgent: "Tocsin/" + a.Version})
-	checker, err := registry.New(check.Spec{Kind: c.kind, Target: c.target, Config: config, Assert: c.assert, Degrade: c.degrade})
+	checker, err := registry.New(check.Spec{Kind: c.kind, Target: c.target, Config: config, Assert: c.assert, Degrade: c.degrade, Timeout: c.timeout})
 	if err != nil {
 		return errors.Join(usage("%w", err), registry.Close())
 	}

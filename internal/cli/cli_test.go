@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -82,7 +83,8 @@ func TestExitCodes(t *testing.T) {
 		{"monitor list --label x", 2, "--label must be key=value"},
 		{"monitor rm x", 2, "--yes"},
 		{"--nope", 2, "unknown flag: --nope"},
-		{"monitor list", 1, "is it running?"},
+		{"monitor list --text x --sort", 2, "unknown flag: --sort"},
+		{"monitor list --text x", 1, "no server answers at http://127.0.0.1:1 (connection refused); is TOCSIN_URL right?\n"},
 	} {
 		r := execute(t, []string{"TOCSIN_URL=http://127.0.0.1:1"}, strings.Fields(tt.args)...)
 		if r.code != tt.code || !strings.Contains(r.stderr, tt.says) {
@@ -153,6 +155,192 @@ func TestEnvironment(t *testing.T) {
 	for _, bad := range []string{"TOCSIN_URL=127.0.0.1:8080", "TOCSIN_URL=http://user:pass@x", "TOCSIN_TOKEN=a\nb"} {
 		if r := execute(t, []string{bad}, "monitor", "list"); r.code != ExitUsage || strings.Contains(r.stderr, "pass") {
 			t.Errorf("%q: exit code %d, said %q", bad, r.code, r.stderr)
+		}
+	}
+}
+
+// TestMistypedVariable sees that a slip in the client's variables is told, and what belongs to the server is not.
+func TestMistypedVariable(t *testing.T) {
+	for variable, says := range map[string]string{
+		"TOCSIN_TOKN=secret-token":   "TOCSIN_TOKN: no setting has this name; did you mean TOCSIN_TOKEN?",
+		"TOCSIN_URI=http://x":        "TOCSIN_URI: no setting has this name; did you mean TOCSIN_URL?",
+		"TOCSIN_ULR=":                "did you mean TOCSIN_URL?",
+		"TOCSIN_Token=x":             "did you mean TOCSIN_TOKEN?",
+		"TOCSIN_LISTEN=:1":           "no server answers",
+		"TOCSIN_KEY=x":               "no server answers",
+		"TOCSIN_CONFIG=x":            "no server answers",
+		"TOCSIN_PORT=tcp://10.0.0.1": "no server answers",
+		"TOCSIN_SERVICE_HOST=x":      "no server answers",
+		"TOCSIN_VERSION=x":           "no server answers",
+		"XTOCSIN_URI=x":              "no server answers",
+	} {
+		r := execute(t, []string{"TOCSIN_URL=http://127.0.0.1:1", variable}, "monitor", "list")
+		code := ExitUsage
+		if says == "no server answers" {
+			code = ExitError
+		}
+		if r.code != code || !strings.Contains(r.stderr, says) || strings.Contains(r.stderr, "secret-token") {
+			t.Errorf("%s: exit code %d, said %q, want %d, %q", variable, r.code, r.stderr, code, says)
+		}
+	}
+	// A check on its own and the server, which tells of its own, do not mind.
+	if r := execute(t, []string{"TOCSIN_TOKN=x"}, "version"); r.code != ExitOK {
+		t.Errorf("version: %q", r.stderr)
+	}
+}
+
+// TestUnreachable tells in a line why no server was reached, without the request's address.
+func TestUnreachable(t *testing.T) {
+	for base, says := range map[string]string{
+		"http://127.0.0.1:1":                       "tocsin: no server answers at http://127.0.0.1:1 (connection refused); is TOCSIN_URL right?\n",
+		"http://tocsin-no-such-host.invalid:8080/": "no server answers at http://tocsin-no-such-host.invalid:8080 (",
+	} {
+		r := execute(t, []string{"TOCSIN_URL=" + base}, "monitor", "list", "--kind", "http")
+		if r.code != ExitError || !strings.Contains(r.stderr, says) || strings.Contains(r.stderr, "kind=") || strings.Contains(r.stderr, "api/v1") {
+			t.Errorf("%s: exit code %d, said %q", base, r.code, r.stderr)
+		}
+	}
+}
+
+// catalogue is a server with some monitors; it notes what is changed.
+type catalogue struct {
+	*httptest.Server
+	changed []string
+	fails   string // id of the monitor that cannot be changed
+}
+
+func newCatalogue(t *testing.T, names ...string) *catalogue {
+	t.Helper()
+	c := &catalogue{}
+	c.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/api/v1/kinds":
+			_, _ = io.WriteString(w, `{"items":[{"name":"http"},{"name":"smoke"}]}`)
+		case r.Method == http.MethodPost:
+			_, _ = io.WriteString(w, `{"id":"1","name":"beat","push_url":"/push/abc"}`)
+		case r.Method != http.MethodGet && strings.HasSuffix(r.URL.Path, "/id-"+c.fails):
+			problemAnswer(503, `{"detail":"not now"}`)(w, r)
+		case r.Method != http.MethodGet:
+			c.changed = append(c.changed, r.Method+" "+r.URL.Path)
+			_, _ = io.WriteString(w, `{}`)
+		case strings.HasPrefix(r.URL.Path, "/api/v1/monitors/"):
+			_, _ = io.WriteString(w, `{"id":"1","name":"beat","config":{},"push_url":"/push/abc"}`)
+		default:
+			var items []string
+			for _, name := range names {
+				if q := r.URL.Query(); q.Get("kind") == "" && q.Get("state") == "" && strings.Contains(name, q.Get("q")) {
+					items = append(items, fmt.Sprintf(`{"id":"id-%s","name":%q}`, name, name))
+				}
+			}
+			_, _ = io.WriteString(w, `{"items":[`+strings.Join(items, ",")+`]}`)
+		}
+	}))
+	t.Cleanup(c.Close)
+	return c
+}
+
+func (c *catalogue) run(t *testing.T, args ...string) ran {
+	t.Helper()
+	return execute(t, []string{"TOCSIN_URL=" + c.URL}, args...)
+}
+
+// TestNothingMatches tells a filter that matches nothing from a server without monitors.
+func TestNothingMatches(t *testing.T) {
+	some, none := newCatalogue(t, "a"), newCatalogue(t)
+	for args, says := range map[string]string{
+		"monitor list --kind http":              "none match\n",
+		"monitor list --kind htp":               `none match: the server has no kind "htp"; there is http, smoke` + "\n",
+		"monitor list --state down --kind none": `the server has no kind "none"`,
+		"monitor list --text zzz":               "none match\n",
+		"monitor list --state up":               "none match\n",
+	} {
+		if r := some.run(t, strings.Fields(args)...); r.code != ExitOK || !strings.HasSuffix(r.stderr, says) && !strings.Contains(r.stderr, says) || r.stdout != "" {
+			t.Errorf("%s: exit code %d, said %q, want %q", args, r.code, r.stderr, says)
+		}
+	}
+	for args, says := range map[string]string{"monitor list": "there are no monitors\n", "channel list": "there are no channels\n"} {
+		if r := none.run(t, strings.Fields(args)...); r.code != ExitOK || r.stderr != says {
+			t.Errorf("%s: exit code %d, said %q", args, r.code, r.stderr)
+		}
+	}
+}
+
+// TestSeveralNames sees that nothing is changed when one of the names is not there.
+func TestSeveralNames(t *testing.T) {
+	for _, verb := range []string{"pause", "resume", "rm"} {
+		c := newCatalogue(t, "a", "b", "c")
+		args := []string{"monitor", verb, "a", "nope", "b", "neither"}
+		if verb == "rm" {
+			args = append(args, "--yes")
+		}
+		r := c.run(t, args...)
+		if want := "there is no monitor named \"nope\" or \"neither\"; nothing was changed"; r.code != ExitError || !strings.Contains(r.stderr, want) || len(c.changed) > 0 || r.stdout != "" {
+			t.Errorf("%s: exit code %d, said %q, changed %v", verb, r.code, r.stderr, c.changed)
+		}
+	}
+	c := newCatalogue(t, "a", "b", "c")
+	if r := c.run(t, "monitor", "rm", "a", "b", "a", "--yes"); r.code != ExitOK || len(c.changed) != 2 {
+		t.Errorf("the same name twice: %q, changed %v", r.stderr, c.changed)
+	}
+	c = newCatalogue(t, "a", "b", "c")
+	c.fails = "b"
+	r := c.run(t, "monitor", "pause", "a", "b", "c")
+	if r.code != ExitError || !strings.Contains(r.stderr, "b: not now (503)") || !strings.Contains(r.stderr, "not tried any more: c") || r.stdout != "paused monitor a\n" {
+		t.Errorf("a refusal half-way: exit code %d, said %q, %q", r.code, r.stdout, r.stderr)
+	}
+}
+
+func TestPushAddress(t *testing.T) {
+	c := newCatalogue(t, "beat")
+	if r := c.run(t, "monitor", "add", "beat", "push"); !strings.Contains(r.stdout, "send beats to "+c.URL+"/push/abc\n") {
+		t.Errorf("add said %q, %q", r.stdout, r.stderr)
+	}
+	if r := c.run(t, "monitor", "show", "beat"); !strings.Contains(r.stdout, c.URL+"/push/abc\n") {
+		t.Errorf("show said %q, %q", r.stdout, r.stderr)
+	}
+}
+
+// TestCheckSecrets takes a secret from a file and from standard input, so that no list of processes shows it.
+func TestCheckSecrets(t *testing.T) {
+	var got string
+	target := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header.Get("Authorization") }))
+	defer target.Close()
+	path := t.TempDir() + "/token"
+	if err := os.WriteFile(path, []byte("hush-hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := execute(t, nil, "check", "http", target.URL, "--config-file", "bearer="+path); r.code != ExitOK || got != "Bearer hush-hush" {
+		t.Errorf("exit code %d, said %q, the target got %q", r.code, r.stdout, got)
+	}
+	var stdout, stderr strings.Builder
+	code := Main(t.Context(), Options{
+		Args: []string{"check", "http", target.URL, "--config-file", "basic.password=-", "--basic-username=joe"}, Stdin: strings.NewReader("s3cret\n"),
+		Stdout: &stdout, Stderr: &stderr, Server: &fakeServer{},
+	})
+	if code != ExitOK || got != "Basic am9lOnMzY3JldA==" {
+		t.Errorf("exit code %d, said %q, the target got %q", code, &stdout, got)
+	}
+	for arg, says := range map[string]string{
+		"bearer=" + path + ".none": "UNKNOWN: read bearer: ", "nonsense": "must be key=path", "odd=" + path: "UNKNOWN: config.odd: ",
+	} {
+		if r := execute(t, nil, "check", "http", target.URL, "--config-file", arg); r.code != exitUnknown || !strings.Contains(r.stdout, says) || strings.Contains(r.stdout, "hush") {
+			t.Errorf("%s: exit code %d, said %q", arg, r.code, r.stdout)
+		}
+	}
+}
+
+// TestCheckTimeout refuses a config that does not fit into the timeout.
+func TestCheckTimeout(t *testing.T) {
+	r := execute(t, nil, "check", "icmp", "127.0.0.1", "--count", "100", "--timeout", "1s")
+	if r.code != exitUnknown || !strings.Contains(r.stdout, "UNKNOWN: config.count: 100 requests") {
+		t.Errorf("exit code %d, said %q", r.code, r.stdout)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for flag, want := range map[string]string{"--state": "degraded\n", "--kind": "icmp\n"} {
+		if r := execute(t, nil, "__complete", "monitor", "list", flag, ""); r.code != ExitOK || !strings.Contains(r.stdout, want) || !strings.Contains(r.stdout, ":4\n") {
+			t.Errorf("%s is completed with %q", flag, r.stdout)
 		}
 	}
 }

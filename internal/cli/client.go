@@ -7,9 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
@@ -31,6 +35,9 @@ type client struct {
 
 // client makes a client from TOCSIN_URL and TOCSIN_TOKEN.
 func (a *app) client() (*client, error) {
+	if err := a.mistyped(); err != nil {
+		return nil, err
+	}
 	base := a.env("TOCSIN_URL")
 	if base == "" {
 		base = defaultURL
@@ -48,6 +55,50 @@ func (a *app) client() (*client, error) {
 		// The token goes to the address that was given and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
+}
+
+const envPrefix = "TOCSIN_"
+
+// mistyped refuses variables that look like a slip in TOCSIN_URL or TOCSIN_TOKEN: without them another server would be
+// asked, or none. The server's settings may stand there as well.
+func (a *app) mistyped() error {
+	own := []string{envPrefix + "URL", envPrefix + "TOKEN"}
+	known := append([]string{envPrefix + "CONFIG"}, own...)
+	for _, s := range a.Server.Settings() {
+		known = append(known, s.Env)
+	}
+	for _, pair := range slices.Sorted(slices.Values(a.Environ)) {
+		name, _, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) {
+			continue
+		}
+		for _, meant := range own {
+			if near(strings.ToUpper(name), meant) {
+				return usage("%s: no setting has this name; did you mean %s?", name, meant)
+			}
+		}
+	}
+	return nil
+}
+
+// near reports whether at most two letters have to be put in, taken out or changed to make one name of the other.
+func near(a, b string) bool {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)] <= 2
 }
 
 // problem is an error answer as RFC 9457 has it, with one entry for each fault.
@@ -118,7 +169,7 @@ func (c *client) call(ctx context.Context, method, path string, body, out any) e
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach the server: %w (is it running? TOCSIN_URL says where)", err)
+		return c.unreachable(err)
 	}
 	defer func() { _ = resp.Body.Close() }() // only read from
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -138,6 +189,29 @@ func (c *client) call(ctx context.Context, method, path string, body, out any) e
 		return nil
 	}
 	return refusal(resp, data, c.token)
+}
+
+// unreachable says why no server was reached, without the request's address, which net/http repeats.
+func (c *client) unreachable(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		err = at.Err
+	}
+	var name *net.DNSError
+	why := ""
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = "connection refused"
+	case errors.As(err, &name) && name.IsNotFound:
+		why = "no such host"
+	case errors.As(err, &name):
+		why = "the name could not be resolved"
+	case at != nil && at.Timeout():
+		why = "it took too long"
+	default:
+		return fmt.Errorf("reach the server at %s: %w", c.base, err)
+	}
+	return &CodedError{Code: ExitError, Err: fmt.Errorf("no server answers at %s (%s); is TOCSIN_URL right?", c.base, why)}
 }
 
 func refusal(resp *http.Response, data []byte, token string) error {
@@ -236,7 +310,44 @@ func (c *client) find(ctx context.Context, path, idOrName string) (json.RawMessa
 			return nil, named{}, err
 		}
 	}
-	return nil, named{}, fmt.Errorf("there is no %s named %q", strings.TrimSuffix(strings.TrimPrefix(path, "/"), "s"), idOrName)
+	return nil, named{}, &missingError{path, []string{idOrName}}
+}
+
+// missingError says that the server has nothing with these names.
+type missingError struct {
+	path  string // monitorsPath or channelsPath
+	names []string
+}
+
+// Error lists the names.
+func (m *missingError) Error() string {
+	quoted := make([]string, len(m.names))
+	for i, name := range m.names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return "there is no " + strings.TrimSuffix(strings.TrimPrefix(m.path, "/"), "s") + " named " + strings.Join(quoted, " or ")
+}
+
+// findAll returns the objects with these ids or names, each once. When some are not there the error lists them all.
+func (c *client) findAll(ctx context.Context, path string, idsOrNames []string) ([]named, error) {
+	var found []named
+	missing := &missingError{path: path}
+	for _, idOrName := range idsOrNames {
+		_, n, err := c.find(ctx, path, idOrName)
+		var none *missingError
+		switch {
+		case errors.As(err, &none):
+			missing.names = append(missing.names, none.names...)
+		case err != nil:
+			return nil, err
+		case !slices.Contains(found, n):
+			found = append(found, n)
+		}
+	}
+	if len(missing.names) > 0 {
+		return nil, fmt.Errorf("%w; nothing was changed", missing)
+	}
+	return found, nil
 }
 
 // isULID reports whether a text has the form of an id: 26 characters of Crockford's base 32.

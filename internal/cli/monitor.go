@@ -79,6 +79,9 @@ func (a *app) monitorList() *cobra.Command {
 				query.Add("label", key+":"+value)
 			}
 			return a.listed(cmd.Context(), monitorsPath, query, func(items []json.RawMessage) error {
+				if len(items) == 0 {
+					return a.noneMatch(cmd.Context(), kind, state+kind+text != "" || len(labels) > 0)
+				}
 				rows := [][]string{{"STATE", "NAME", "KIND", "TARGET", "SINCE", "MESSAGE"}}
 				for _, item := range items {
 					var m monitorJSON
@@ -106,10 +109,29 @@ func (a *app) monitorList() *cobra.Command {
 	cmd.Flags().StringVar(&kind, "kind", "", "only those of this kind")
 	cmd.Flags().StringVar(&text, "text", "", "only those with this in name, target or labels")
 	cmd.Flags().StringArrayVar(&labels, "label", nil, "only those with this label, as key=value; may be repeated")
+	complete(cmd, "state", states)
+	complete(cmd, "kind", kindNames(check.NewRegistry(check.Options{})))
 	return cmd
 }
 
-// listed fetches a whole list and prints it, as JSON or with show.
+// complete offers words for a flag's value.
+func complete(cmd *cobra.Command, flag string, words []string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic("cli: complete --" + flag + ": " + err.Error()) // a flag that is not there is wrong wiring
+	}
+}
+
+// kindNames lists the names of the kinds that are built in.
+func kindNames(r *check.Registry) []string {
+	var names []string
+	for _, k := range r.Kinds() {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// listed fetches a whole list and prints it, as JSON or with show, which gets an empty list as well.
 func (a *app) listed(ctx context.Context, path string, query url.Values, show func([]json.RawMessage) error) error {
 	c, err := a.client()
 	if err != nil {
@@ -124,11 +146,38 @@ func (a *app) listed(ctx context.Context, path string, query url.Values, show fu
 	if a.json {
 		return a.printJSON(map[string]any{"items": items, "next_cursor": nil})
 	}
-	if len(items) == 0 {
-		fmt.Fprintf(a.Stderr, "there are no %s\n", strings.TrimPrefix(path, "/"))
-		return nil
-	}
 	return show(items)
+}
+
+// noneMatch says why a list of monitors is empty: there are none, the filter matches none, or it names a kind that is none.
+func (a *app) noneMatch(ctx context.Context, kind string, filtered bool) error {
+	text := "there are no monitors"
+	if filtered {
+		text = "none match"
+	}
+	if kind != "" {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		items, err := c.list(ctx, "/kinds", nil)
+		if err != nil {
+			return err
+		}
+		kinds := make([]string, len(items))
+		for i, item := range items {
+			var n named
+			if err := json.Unmarshal(item, &n); err != nil {
+				return fmt.Errorf("read the server's answer: %w", err)
+			}
+			kinds[i] = n.Name
+		}
+		if !slices.Contains(kinds, kind) {
+			text += fmt.Sprintf(": the server has no kind %q; there is %s", kind, strings.Join(kinds, ", "))
+		}
+	}
+	_, err := fmt.Fprintln(a.Stderr, text)
+	return err
 }
 
 func (a *app) monitorShow() *cobra.Command {
@@ -155,12 +204,12 @@ func (a *app) monitorShow() *cobra.Command {
 			if a.json {
 				return a.printJSON(item)
 			}
-			return a.showMonitor(item)
+			return a.showMonitor(c, item)
 		},
 	}
 }
 
-func (a *app) showMonitor(item json.RawMessage) error {
+func (a *app) showMonitor(c *client, item json.RawMessage) error {
 	var m monitorJSON
 	if err := json.Unmarshal(item, &m); err != nil {
 		return fmt.Errorf("read the server's answer: %w", err)
@@ -202,7 +251,7 @@ func (a *app) showMonitor(item json.RawMessage) error {
 	if string(m.Config) != "{}" {
 		add("config", string(m.Config))
 	}
-	add("push", m.PushURL)
+	add("push", c.whole(m.PushURL))
 	return a.table(rows)
 }
 
@@ -220,10 +269,7 @@ func (a *app) monitorAdd() *cobra.Command {
 	var n newMonitor
 	flags := kindFlags{flags: map[string]*textFlag{}, kinds: map[string]map[string]*field{}}
 	registry := check.NewRegistry(check.Options{})
-	var kinds []string
-	for _, k := range registry.Kinds() {
-		kinds = append(kinds, k.Name)
-	}
+	kinds := kindNames(registry)
 	cmd := &cobra.Command{
 		Use:   "add NAME KIND [TARGET]",
 		Short: "add a monitor",
@@ -341,9 +387,17 @@ func (a *app) addMonitor(cmd *cobra.Command, args []string, n *newMonitor, flags
 		return err
 	}
 	if m.PushURL != "" {
-		return a.printf("send beats to %s\n", m.PushURL)
+		return a.printf("send beats to %s\n", c.whole(m.PushURL))
 	}
 	return nil
+}
+
+// whole puts the server's address before a path, which a server without a public_url gives.
+func (c *client) whole(address string) string {
+	if strings.HasPrefix(address, "/") {
+		return c.base + address
+	}
+	return address
 }
 
 // setPaused is `monitor pause` and `monitor resume`.
@@ -370,23 +424,33 @@ func atLeastOne(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// each does something to every object named and prints what came of it; --json prints a list of all.
+// each does something to every object named and prints what came of it; --json prints a list of all. When one of them is not
+// there, nothing is done.
 func (a *app) each(ctx context.Context, path string, names []string, do func(*client, named) (any, string, error)) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
+	stop := a.progress("asking the server")
+	found, err := c.findAll(ctx, path, names)
+	stop()
+	if err != nil {
+		return err
+	}
 	items := []any{}
-	for _, name := range names {
+	for i, n := range found {
 		stop := a.progress("asking the server")
-		_, n, err := c.find(ctx, path, name)
-		var item any
-		var said string
-		if err == nil {
-			item, said, err = do(c, n)
-		}
+		item, said, err := do(c, n)
 		stop()
 		if err != nil {
+			err = fmt.Errorf("%s: %w", n.Name, err)
+			var left []string
+			for _, n := range found[i+1:] {
+				left = append(left, n.Name)
+			}
+			if len(left) > 0 {
+				err = fmt.Errorf("%w\nnot tried any more: %s", err, strings.Join(left, ", "))
+			}
 			return err
 		}
 		items = append(items, item)

@@ -199,8 +199,79 @@ func TestUnreadable(t *testing.T) {
 		"folder":  t.TempDir(),
 		"large":   write(t, strings.Repeat("# large\n", maxFile/8+1)),
 	} {
-		if _, err := Load(Sources{File: path}); err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: error %v does not name the file", name, err)
+		_, err := Load(Sources{File: path, Flags: map[string]string{"listen": "nowhere"}})
+		var faults Faults
+		if !errors.As(err, &faults) || len(faults) != 2 || faults[0].Where != path {
+			t.Errorf("%s: error %v is no fault of the file beside the flag's", name, err)
+		}
+	}
+}
+
+// TestTwice sees that a key which stands twice hides no fault of either value.
+func TestTwice(t *testing.T) {
+	for text, want := range map[string][]string{
+		"listen: nowhere\nlisten: :99999\n": {":1:9: listen: must be host:port", ":2:1: listen: is set twice", ":2:9: listen: must have a port"},
+		"listen: :1\nlisten: :99999\n":      {":2:1: listen: is set twice", ":2:9: listen: must have a port"},
+		"listen: nowhere\nlisten: :1\n":     {":1:9: listen: must be host:port", ":2:1: listen: is set twice"},
+		"workers: x\nworkers: -1\n":         {":1:10: workers: must be a whole number", ":2:1: workers: is set twice", ":2:10: workers: must be a whole number"},
+		"listen: :1\nlisten: [a]\n":         {":2:1: listen: is set twice", ":2:9: listen: must be one value"},
+		// What the second one would mean together with the rest of the file counts.
+		"retention: {samples: 10d, hourly: 20d, hourly: 30d}\n": {":1:40: retention.hourly: is set twice"},
+		"retention: {samples: 10d, hourly: 20d, hourly: 5d}\n":  {":1:40: retention.hourly: is set twice", ":1:48: retention.hourly: must be at least"},
+	} {
+		_, err := Load(Sources{File: write(t, text)})
+		var faults Faults
+		if !errors.As(err, &faults) || len(faults) != len(want) {
+			t.Errorf("%q: got %v, want %d faults", text, err, len(want))
+			continue
+		}
+		for _, part := range want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q: no %q in:\n%v", text, part, err)
+			}
+		}
+	}
+	// A flag that is right does not take back what is wrong in the file, and one that is wrong is told beside it.
+	_, err := Load(Sources{File: write(t, "log: {format: xml}\nworkers: -1\n"), Flags: map[string]string{"log-format": "json", "workers": "x"}})
+	var faults Faults
+	if !errors.As(err, &faults) || len(faults) != 3 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestKinds sees that a limit for a kind that is none is told where it stands.
+func TestKinds(t *testing.T) {
+	kinds := []string{"dns", "http", "icmp"}
+	_, err := Load(Sources{File: write(t, "checks:\n  kind_limits: {icmpp: 200, http: 1}\n"), Kinds: kinds})
+	want := `tocsin.yaml:2:16: checks.kind_limits: names the kind "icmpp", which is unknown; did you mean icmp?`
+	var faults Faults
+	if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	_, err = Load(Sources{Environ: []string{"TOCSIN_CHECKS_KIND_LIMITS=smoke=1"}, Kinds: kinds})
+	want = `TOCSIN_CHECKS_KIND_LIMITS: checks.kind_limits: names the kind "smoke", which is unknown; known are dns, http, icmp`
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	if got, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "http=1,icmp=2"}, Kinds: kinds}); err != nil || got.KindLimits["icmp"] != 2 {
+		t.Errorf("got %v, %v", got.KindLimits, err)
+	}
+	if _, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "smoke=1"}}); err != nil {
+		t.Errorf("without the kinds: %v", err)
+	}
+}
+
+func TestSecretKey(t *testing.T) {
+	for text, want := range map[string]string{
+		"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=":  "",
+		"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA":   "",
+		" __-_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ": "",
+		"AAAA":          "TOCSIN_SECRET_KEY: secret_key: must be 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64",
+		"hush, not b64": "TOCSIN_SECRET_KEY: secret_key: must be 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64",
+	} {
+		_, err := Load(Sources{Environ: []string{"TOCSIN_SECRET_KEY=" + text}})
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
 		}
 	}
 }
@@ -289,7 +360,7 @@ func FuzzFile(f *testing.F) {
 	f.Add([]byte("data: x\nlog:\n  level: debug\ntrusted_proxies: [10.0.0.0/8]\n"))
 	f.Add([]byte(strings.Repeat("[", 1000)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l := loader{table: Table(), origin: map[string]Fault{}}
+		l := newLoader(nil)
 		l.file("x.yaml", data)
 		_ = l.faults.Error()
 		for _, fault := range l.faults {

@@ -145,13 +145,16 @@ func (r *reader) mapping(prefix string, n ast.Node) {
 			continue
 		}
 		key := prefix + name
-		if r.seen[key] {
+		again := r.seen[key]
+		if again {
 			r.fault(pair.Key.GetToken(), key, "is set twice")
-			continue
 		}
 		r.seen[key] = true
 		if s := r.find(func(s *Setting) bool { return s.Key == key }); s != nil {
-			r.setting(s, pair)
+			r.setting(s, pair, again)
+			continue
+		}
+		if again {
 			continue
 		}
 		if slices.ContainsFunc(r.table, func(s Setting) bool { return strings.HasPrefix(s.Key, key+".") }) {
@@ -174,7 +177,8 @@ func (r *reader) names(prefix string) []string {
 	return names
 }
 
-func (r *reader) setting(s *Setting, pair *ast.MappingValueNode) {
+// setting reads one setting. When the file has it already, that value counts, and this one is looked at for its faults.
+func (r *reader) setting(s *Setting, pair *ast.MappingValueNode, again bool) {
 	if s.Flag == "" { // the line may hold the secret, so it is not shown
 		f := r.at(pair.Key.GetToken())
 		r.faults = append(r.faults, Fault{Where: f.Where, Key: s.Key, Message: "is a secret: set it with " + s.Env + " in the environment"})
@@ -184,7 +188,12 @@ func (r *reader) setting(s *Setting, pair *ast.MappingValueNode) {
 	if !ok {
 		return
 	}
-	r.set(s, words, r.at(pair.Value.GetToken()))
+	at := r.at(pair.Value.GetToken())
+	if again {
+		r.repeats = append(r.repeats, repeat{s, words, at})
+		return
+	}
+	r.set(s, words, at)
 }
 
 // values turns a node into the words of a setting: one for a scalar, one for each member of a sequence, key=value for each

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -15,6 +17,7 @@ type Sources struct {
 	File    string            // path of the file; empty: TOCSIN_CONFIG in the environment, else none
 	Environ []string          // as os.Environ gives it
 	Flags   map[string]string // by Setting.Flag, only those that were given
+	Kinds   []string          // of checks, by name, that there are; nil: limits are taken for any
 }
 
 // FileEnv names the settings file when no flag does.
@@ -23,9 +26,9 @@ const FileEnv = EnvPrefix + "CONFIG"
 // maxFile is the largest settings file that is read, in bytes.
 const maxFile = 64 << 10
 
-// Load reads the settings. Its error is Faults with every fault of every source, or what kept the file from being read.
+// Load reads the settings. Its error is Faults with every fault of every source.
 func Load(from Sources) (Settings, error) {
-	l := loader{table: Table(), origin: map[string]Fault{}}
+	l := newLoader(from.Kinds)
 	path := from.File
 	for _, pair := range from.Environ {
 		if value, ok := strings.CutPrefix(pair, FileEnv+"="); ok && path == "" {
@@ -33,58 +36,107 @@ func Load(from Sources) (Settings, error) {
 		}
 	}
 	if path != "" {
-		data, err := readFile(path)
-		if err != nil {
-			return Settings{}, err
+		if data, err := readFile(path); err != nil {
+			l.faults = append(l.faults, Fault{Where: path, Message: "the settings cannot be read: " + err.Error()})
+		} else {
+			l.file(path, data)
 		}
-		l.file(path, data)
 	}
 	l.environment(from.Environ)
 	l.flags(from.Flags)
 	l.defaults()
-	if err := l.settings.Validate(); err != nil {
-		var found Faults
-		if !errors.As(err, &found) {
+	if err := l.validate(func(string) bool { return true }); err != nil {
+		return Settings{}, err
+	}
+	for _, again := range l.repeats {
+		if err := l.repeated(again); err != nil {
 			return Settings{}, err
-		}
-		for _, f := range found {
-			// A value that could not be parsed has its fault already.
-			if l.faulty(f.Key) {
-				continue
-			}
-			at := l.origin[f.Key]
-			at.Key, at.Message = f.Key, f.Message
-			l.faults = append(l.faults, at)
 		}
 	}
 	return l.settings, l.faults.Err()
 }
 
+// readFile reads a settings file. Its error leaves out the path.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the settings: %w", err)
+		return nil, withoutPath(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the settings: %w", err)
+		return nil, withoutPath(err)
 	}
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("read the settings: %s is larger than %d KiB", path, maxFile>>10)
+		return nil, fmt.Errorf("the file is larger than %d KiB", maxFile>>10)
 	}
 	return data, nil
+}
+
+func withoutPath(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 type loader struct {
 	table    []Setting
 	settings Settings
+	kinds    []string         // known kinds; nil: any
 	origin   map[string]Fault // by key: where its value came from
+	unread   map[string]bool  // by key: the value that counts could not be parsed, and has its fault already
+	repeats  []repeat
 	faults   Faults
 }
 
-func (l *loader) faulty(key string) bool {
-	return slices.ContainsFunc(l.faults, func(f Fault) bool { return f.Key == key })
+// repeat is a setting that its file has once more.
+type repeat struct {
+	setting *Setting
+	words   []string
+	at      Fault
+}
+
+func newLoader(kinds []string) *loader {
+	return &loader{table: Table(), kinds: kinds, origin: map[string]Fault{}, unread: map[string]bool{}}
+}
+
+// validate adds the faults that only show when every setting is known, of the keys that are wanted.
+func (l *loader) validate(wanted func(key string) bool) error {
+	var found Faults
+	if err := l.settings.Validate(); err != nil && !errors.As(err, &found) {
+		return err
+	}
+	for _, kind := range slices.Sorted(maps.Keys(l.settings.KindLimits)) {
+		if l.kinds == nil || slices.Contains(l.kinds, kind) {
+			continue
+		}
+		remedy := meant(kind, l.kinds)
+		if remedy == "" {
+			remedy = "; known are " + strings.Join(l.kinds, ", ")
+		}
+		found = append(found, Fault{Key: limitsKey, Message: fmt.Sprintf("names the kind %q, which is unknown%s", kind, remedy)})
+	}
+	for _, f := range found {
+		if l.unread[f.Key] || !wanted(f.Key) {
+			continue
+		}
+		at := l.origin[f.Key]
+		at.Key, at.Message = f.Key, f.Message
+		l.faults = append(l.faults, at)
+	}
+	return nil
+}
+
+// repeated adds the faults that a setting's further value would have in place of the one that counts.
+func (l *loader) repeated(again repeat) error {
+	other := newLoader(l.kinds)
+	other.settings = l.settings
+	other.set(again.setting, again.words, again.at)
+	err := other.validate(func(key string) bool { return key == again.setting.Key })
+	l.faults = append(l.faults, other.faults...)
+	return err
 }
 
 func (l *loader) find(match func(*Setting) bool) *Setting {
@@ -101,7 +153,9 @@ func (l *loader) find(match func(*Setting) bool) *Setting {
 func (l *loader) set(s *Setting, words []string, at Fault) {
 	at.Key = s.Key
 	l.origin[s.Key] = at
-	if err := s.set(&l.settings, words); err != nil {
+	err := s.set(&l.settings, words)
+	l.unread[s.Key] = err != nil
+	if err != nil {
 		at.Message = err.Error()
 		l.faults = append(l.faults, at)
 	}

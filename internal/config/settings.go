@@ -3,6 +3,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"net"
@@ -152,8 +153,21 @@ func (s *Settings) Validate() error {
 	if t := string(s.AdminToken); t != "" && (len(t) < 16 || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r > '~' })) {
 		add("admin_token", "must have at least 16 characters, all of them visible ASCII")
 	}
+	if s.SecretKey != "" && !isKey(string(s.SecretKey)) {
+		add("secret_key", "must be 32 bytes in base64; make one with: head -c 32 /dev/urandom | base64")
+	}
 	return faults.Err()
 }
+
+// isKey reports whether a text is a key as the sealer takes it: base64 of either alphabet, padded or not.
+func isKey(text string) bool {
+	text = strings.TrimRight(strings.TrimSpace(text), "=")
+	key, err := base64.RawStdEncoding.DecodeString(strings.NewReplacer("-", "+", "_", "/").Replace(text))
+	return err == nil && len(key) == 32
+}
+
+// limitsKey is the key of KindLimits.
+const limitsKey = "checks.kind_limits"
 
 // checkAddress accepts host:port with an empty host, a name or an address, and a port from 0 to 65535.
 func checkAddress(text string) error {

@@ -134,11 +134,13 @@ func (s *Service) buildChannel(ctx context.Context, in ChannelInput, old *monito
 	if len(c.Config) == 0 {
 		c.Config = json.RawMessage("{}")
 	}
-	var stored json.RawMessage
+	var was earlier
 	if old != nil {
 		c.ID, c.Revision, c.CreatedAt, c.UpdatedAt = old.ID, old.Revision, old.CreatedAt, old.UpdatedAt
 		if old.Provider == c.Provider {
-			stored = old.Config
+			was.config = old.Config
+		} else {
+			was.moved = append(was.moved, "the provider")
 		}
 	}
 	var faults monitor.Faults
@@ -156,7 +158,7 @@ func (s *Service) buildChannel(ctx context.Context, in ChannelInput, old *monito
 	}
 	secrets := s.masks.providers[c.Provider]
 	if _, known := s.opts.Providers.Provider(c.Provider); known {
-		config, more := secrets.restore(c.Config, stored)
+		config, more := secrets.restore(c.Config, was)
 		c.Config = config
 		if faults = append(faults, more...); len(more) > 0 {
 			return c, faults, nil
@@ -194,6 +196,7 @@ func (s *Service) CreateChannel(ctx context.Context, in ChannelInput) (ChannelVi
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return ChannelView{}, err
 	}
+	s.settleRest(ctx)
 	s.channelUse.Lock()
 	defer s.channelUse.Unlock()
 	c, faults, err := s.buildChannel(ctx, in, nil)
@@ -212,6 +215,7 @@ func (s *Service) CreateChannel(ctx context.Context, in ChannelInput) (ChannelVi
 		if errors.Is(err, monitor.ErrConflict) {
 			return ChannelView{}, monitor.Faults{taken(c.Name, "channel")}
 		}
+		s.settle(ctx, err, object{id: c.ID, channel: true})
 		return ChannelView{}, fmt.Errorf("store channel: %w", err)
 	}
 	s.audit(ctx, "channel.create", aboutChannel(&c)...)
@@ -227,6 +231,7 @@ func (s *Service) ReplaceChannel(ctx context.Context, id string, revision int64,
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return ChannelView{}, err
 	}
+	s.settleRest(ctx)
 	s.channelUse.Lock()
 	defer s.channelUse.Unlock()
 	old, err := s.opts.Store.Channel(ctx, id)
@@ -250,6 +255,7 @@ func (s *Service) ReplaceChannel(ctx context.Context, id string, revision int64,
 		if errors.Is(err, monitor.ErrConflict) {
 			return ChannelView{}, monitor.Faults{taken(c.Name, "channel")}
 		}
+		s.settle(ctx, err, object{id: id, channel: true})
 		return ChannelView{}, fmt.Errorf("store channel %s: %w", id, err)
 	}
 	s.audit(ctx, "channel.update", aboutChannel(&c)...)
@@ -265,6 +271,7 @@ func (s *Service) DeleteChannel(ctx context.Context, id string, revision int64) 
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return err
 	}
+	s.settleRest(ctx)
 	s.channelUse.Lock()
 	defer s.channelUse.Unlock()
 	old, err := s.opts.Store.Channel(ctx, id)
@@ -278,6 +285,7 @@ func (s *Service) DeleteChannel(ctx context.Context, id string, revision int64) 
 	defer cancel()
 	defer s.names.forget()
 	if err := s.opts.Store.DeleteChannel(wctx, id); err != nil {
+		s.settle(ctx, err, object{id: id, channel: true})
 		return fmt.Errorf("delete channel %s: %w", id, err)
 	}
 	s.audit(ctx, "channel.delete", aboutChannel(&old)...)

@@ -20,7 +20,8 @@ const (
 	quantileRange = 31 * 24 * time.Hour
 )
 
-// SampleRange selects the samples of one monitor. A zero To is now, and a zero From a day before it.
+// SampleRange selects the samples of one monitor. A zero To is now, and a zero From a day before it. Both are cut to
+// milliseconds.
 type SampleRange struct {
 	From, To time.Time
 	Step     time.Duration // 0: each sample; else sums per step
@@ -104,7 +105,7 @@ func (s *Service) Uptime(ctx context.Context, id string, length time.Duration) (
 	if err != nil {
 		return monitor.Uptime{}, fmt.Errorf("read monitor %s: %w", id, err)
 	}
-	now := s.now().UTC()
+	now := s.now().UTC().Truncate(time.Millisecond)
 	u, err := s.opts.Store.Uptime(ctx, monitor.UptimeQuery{MonitorID: m.ID, Series: m.Series, From: now.Add(-length), To: now})
 	if err != nil {
 		return monitor.Uptime{}, fmt.Errorf("sum up monitor %s: %w", id, err)
@@ -121,7 +122,7 @@ func (s *Service) span(from, to *time.Time) monitor.Faults {
 	if from.IsZero() {
 		*from = to.Add(-defaultRange)
 	}
-	*from, *to = from.UTC(), to.UTC()
+	*from, *to = from.UTC().Truncate(time.Millisecond), to.UTC().Truncate(time.Millisecond)
 	switch {
 	case !from.Before(*to):
 		faults.Add("from", from.Format(time.RFC3339), "must lie before to, %s", to.Format(time.RFC3339))

@@ -94,8 +94,10 @@ func (s *Service) CreateMonitor(ctx context.Context, in MonitorInput) (MonitorVi
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return MonitorView{}, err
 	}
+	s.settleRest(ctx)
 	s.channelUse.RLock()
 	defer s.channelUse.RUnlock()
+	defer s.choosing(&in)()
 	m, faults, err := s.build(ctx, in, nil)
 	if err != nil {
 		return MonitorView{}, err
@@ -112,6 +114,7 @@ func (s *Service) CreateMonitor(ctx context.Context, in MonitorInput) (MonitorVi
 		if errors.Is(err, monitor.ErrConflict) { // somebody was faster
 			return MonitorView{}, monitor.Faults{taken(m.Name, "monitor")}
 		}
+		s.settle(ctx, err, object{id: m.ID})
 		return MonitorView{}, fmt.Errorf("store monitor: %w", err)
 	}
 	s.audit(ctx, "monitor.create", aboutMonitor(&m)...)
@@ -127,8 +130,10 @@ func (s *Service) ReplaceMonitor(ctx context.Context, id string, revision int64,
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return MonitorView{}, err
 	}
+	s.settleRest(ctx)
 	s.channelUse.RLock()
 	defer s.channelUse.RUnlock()
+	defer s.choosing(&in)()
 	defer s.lock(id)()
 	old, err := s.opts.Store.Monitor(ctx, id)
 	if err != nil {
@@ -150,6 +155,7 @@ func (s *Service) ReplaceMonitor(ctx context.Context, id string, revision int64,
 		if errors.Is(err, monitor.ErrConflict) {
 			return MonitorView{}, monitor.Faults{taken(m.Name, "monitor")}
 		}
+		s.settle(ctx, err, object{id: id})
 		return MonitorView{}, fmt.Errorf("store monitor %s: %w", id, err)
 	}
 	s.audit(ctx, "monitor.update", aboutMonitor(&m)...)
@@ -159,11 +165,13 @@ func (s *Service) ReplaceMonitor(ctx context.Context, id string, revision int64,
 	return s.view(ctx, m)
 }
 
-// DeleteMonitor ends a monitor. Its incidents stay. It needs an editor. See ReplaceMonitor for the revision.
+// DeleteMonitor ends a monitor. Its open incident ends with it; its samples, incidents and events are deleted within minutes,
+// after what was to be told of it. It needs an editor. See ReplaceMonitor for the revision.
 func (s *Service) DeleteMonitor(ctx context.Context, id string, revision int64) error {
 	if err := Allow(ctx, monitor.Editor); err != nil {
 		return err
 	}
+	s.settleRest(ctx)
 	defer s.lock(id)()
 	old, err := s.opts.Store.Monitor(ctx, id)
 	if err != nil {
@@ -175,6 +183,7 @@ func (s *Service) DeleteMonitor(ctx context.Context, id string, revision int64) 
 	wctx, cancel := writing(ctx)
 	defer cancel()
 	if err := s.opts.Store.DeleteMonitor(wctx, id); err != nil {
+		s.settle(ctx, err, object{id: id})
 		return fmt.Errorf("delete monitor %s: %w", id, err)
 	}
 	s.audit(ctx, "monitor.delete", aboutMonitor(&old)...)

@@ -3,7 +3,10 @@ package service
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -21,6 +24,7 @@ type masks struct{ kinds, providers map[string]*mask }
 type mask struct {
 	secret bool
 	made   bool
+	usual  any              // what a missing value amounts to: the "default" of a property
 	fields map[string]*mask // of an object
 	others *mask            // its additional properties
 	items  *mask            // of an array
@@ -46,9 +50,13 @@ func newMasks(kinds Kinds, providers Providers) (masks, error) {
 }
 
 func newMask(schema json.RawMessage) (*mask, error) {
-	var root map[string]any
-	if err := json.Unmarshal(schema, &root); err != nil {
+	tree, err := decodeTree(schema)
+	if err != nil {
 		return nil, err
+	}
+	root, ok := tree.(map[string]any)
+	if !ok {
+		return nil, errors.New("it is no object")
 	}
 	m, budget := &mask{}, maxSchema
 	m.learn(root, root, &budget)
@@ -94,6 +102,9 @@ func (m *mask) learn(root, schema map[string]any, budget *int) {
 			}
 			if m.fields[name] == nil {
 				m.fields[name] = &mask{}
+			}
+			if usual := sub["default"]; usual != nil {
+				m.fields[name].usual = usual
 			}
 			m.fields[name].learn(root, sub, budget)
 		}
@@ -228,9 +239,16 @@ func (m *mask) hideIn(v any, secret bool) any {
 	return v
 }
 
+// earlier is what a configuration replaces.
+type earlier struct {
+	config json.RawMessage // nil: there was none of the same kind
+	moved  []string        // what of the object beside the configuration has changed: the target
+}
+
 // restore puts the stored secrets back where the configuration has the mask. A mask with nothing behind it is a fault: else
-// the mask itself would become the password.
-func (m *mask) restore(config, stored json.RawMessage) (json.RawMessage, monitor.Faults) {
+// the mask itself would become the password. So is one when anything else has changed, for whoever does not know a secret
+// could have it sent to where he likes.
+func (m *mask) restore(config json.RawMessage, was earlier) (json.RawMessage, monitor.Faults) {
 	if !bytes.Contains(config, []byte(Masked)) && !bytes.Contains(config, []byte(`\u2022`)) {
 		return config, nil
 	}
@@ -238,28 +256,84 @@ func (m *mask) restore(config, stored json.RawMessage) (json.RawMessage, monitor
 	if err != nil {
 		return config, nil //nolint:nilerr // the registry says what is wrong with it, and where
 	}
+	r := restoring{fromOther: len(was.config) == 0 && len(was.moved) > 0}
+	changed := was.moved
 	var old any
-	if len(stored) > 0 {
-		if old, err = decodeTree(stored); err != nil {
+	if len(was.config) > 0 {
+		if old, err = decodeTree(was.config); err != nil {
 			old = nil
 		}
+		// Both sides are masked, so that a secret that was sent counts as changed even when it is the stored one: the answer
+		// would tell whoever guesses.
+		if hidden, err := decodeTree(m.hide(was.config)); err == nil {
+			m.changes(tree, hidden, "config", &changed)
+		}
 	}
-	var faults monitor.Faults
-	tree = m.restoreIn(tree, old, false, "config", &faults)
+	tree = m.restoreIn(tree, old, false, "config", &r)
+	if len(changed) > 0 {
+		for _, path := range r.kept {
+			r.faults.Add(path, nil, "must be sent again, because %s changed", listed("", changed, ""))
+		}
+	}
 	restored, err := json.Marshal(tree)
 	if err != nil {
 		return config, monitor.Faults{{Field: "config", Message: "cannot be written as JSON"}}
 	}
-	return restored, faults
+	return restored, r.faults
 }
 
-func (m *mask) restoreIn(v, old any, secret bool, path string, faults *monitor.Faults) any {
+// changes appends the paths at which two masked configurations differ. What the server makes up does not count.
+func (m *mask) changes(now, was any, path string, changed *[]string) {
+	if m != nil && m.made {
+		return
+	}
+	now, was = m.orUsual(now), m.orUsual(was)
+	a, isObject := now.(map[string]any)
+	b, wasObject := was.(map[string]any)
+	if (isObject || now == nil) && (wasObject || was == nil) {
+		all := maps.Clone(b)
+		if all == nil {
+			all = map[string]any{}
+		}
+		maps.Copy(all, a)
+		for _, name := range keys(all) {
+			m.field(name).changes(a[name], b[name], path+"."+name, changed)
+		}
+		return
+	}
+	if !reflect.DeepEqual(now, was) {
+		*changed = append(*changed, shown(path))
+	}
+}
+
+// orUsual returns what a value that is missing amounts to.
+func (m *mask) orUsual(v any) any {
+	list, isList := v.([]any)
+	switch {
+	case m == nil || m.usual == nil:
+		if v == "" || isList && len(list) == 0 {
+			return nil
+		}
+	case v == nil:
+		return m.usual
+	}
+	return v
+}
+
+// restoring is what comes of putting secrets back.
+type restoring struct {
+	fromOther bool     // the configuration is one of another kind, whose secrets are not those of this one
+	kept      []string // where the mask stood for a secret that the user may know
+	faults    monitor.Faults
+}
+
+func (m *mask) restoreIn(v, old any, secret bool, path string, r *restoring) any {
 	secret = secret || m == nil || m.secret
 	switch v := v.(type) {
 	case map[string]any:
 		was, _ := old.(map[string]any)
 		for name := range v {
-			v[name] = m.field(name).restoreIn(v[name], was[name], secret, path+"."+name, faults)
+			v[name] = m.field(name).restoreIn(v[name], was[name], secret, path+"."+name, r)
 		}
 	case []any:
 		was, _ := old.([]any)
@@ -275,16 +349,23 @@ func (m *mask) restoreIn(v, old any, secret bool, path string, faults *monitor.F
 			if i < len(was) {
 				before = was[i]
 			}
-			v[i] = items.restoreIn(v[i], before, secret, path+"["+strconv.Itoa(i)+"]", faults)
+			v[i] = items.restoreIn(v[i], before, secret, path+"["+strconv.Itoa(i)+"]", r)
 		}
 	case string:
 		if v != Masked || !secret {
 			break
 		}
+		if r.fromOther {
+			r.kept = append(r.kept, path)
+			break
+		}
 		switch old.(type) {
 		case nil, map[string]any, []any:
-			faults.Add(path, nil, "is the mask of a secret, and none is stored here; send the secret itself")
+			r.faults.Add(path, nil, "is the mask of a secret, and none is stored here; send the secret itself")
 		default:
+			if m == nil || !m.made {
+				r.kept = append(r.kept, path)
+			}
 			return old
 		}
 	}
@@ -328,6 +409,24 @@ func (m *mask) generate(config, stored json.RawMessage) (filled json.RawMessage,
 		return nil, false, fmt.Errorf("write configuration: %w", err)
 	}
 	return filled, chosen, nil
+}
+
+// chooses reports whether the configuration brings a text that the server would make up.
+func (m *mask) chooses(config json.RawMessage) bool {
+	if m == nil || !m.makes() {
+		return false
+	}
+	tree, err := decodeTree(config)
+	object, ok := tree.(map[string]any)
+	if err != nil || !ok {
+		return false
+	}
+	for name, f := range m.fields {
+		if v := object[name]; f.made && v != nil && v != "" && v != Masked {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *mask) makes() bool {

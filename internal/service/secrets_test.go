@@ -58,35 +58,84 @@ func TestHide(t *testing.T) {
 	same(t, testMask(t).hide(json.RawMessage(`{broken`)), `{}`)
 }
 
+func stored(config string) earlier { return earlier{config: json.RawMessage(config)} }
+
 func TestRestore(t *testing.T) {
 	m := testMask(t)
-	got, faults := m.restore(json.RawMessage(hiddenConfig), json.RawMessage(testConfig))
+	got, faults := m.restore(json.RawMessage(hiddenConfig), stored(testConfig))
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
 	same(t, got, testConfig)
-	if again, _ := m.restore(got, nil); string(again) != string(got) {
+	if again, _ := m.restore(got, earlier{}); string(again) != string(got) {
 		t.Error("a configuration without masks was changed")
 	}
 	for config, field := range map[string]string{
-		`{"password":"••••"}`:                          "config.password",
-		`{"password":"\u2022\u2022\u2022\u2022"}`:      "config.password",
-		`{"headers":{"New":"••••"}}`:                   "config.headers.New",
-		`{"list":[{"key":"••••"}]}`:                    "config.list[0].key", // one item fewer than before: whose secret is it?
-		`{"basic":{"password":"••••"},"whole":"••••"}`: "config.whole",
+		`{"password":"••••"}`:                     "config.password",
+		`{"password":"\u2022\u2022\u2022\u2022"}`: "config.password",
+		`{"headers":{"New":"••••"}}`:              "config.headers.New",
+		`{"list":[{"key":"••••"}]}`:               "config.list[0].key", // one item fewer than before: whose secret is it?
+		`{"whole":"••••"}`:                        "config.whole",
 	} {
-		stored := testConfig
+		was := testConfig
 		if field == "config.password" {
-			stored = `{}`
+			was = `{}`
 		}
-		_, faults := m.restore(json.RawMessage(config), json.RawMessage(stored))
+		_, faults := m.restore(json.RawMessage(config), stored(was))
 		if len(faults) != 1 || faults[0].Field != field || faults[0].Value != nil {
 			t.Errorf("%s: got %v, want a fault at %s", config, faults, field)
 		}
 	}
 	// The same characters in a field that is no secret are only characters.
-	if got, faults := m.restore(json.RawMessage(`{"url":"••••"}`), json.RawMessage(testConfig)); len(faults) > 0 || string(got) != `{"url":"••••"}` {
+	if got, faults := m.restore(json.RawMessage(`{"url":"••••"}`), stored(testConfig)); len(faults) > 0 || string(got) != `{"url":"••••"}` {
 		t.Errorf("got %s, %v", got, faults)
+	}
+}
+
+// A secret is kept only while all else is as it was.
+func TestRestoreKeepsNothingThatMoved(t *testing.T) {
+	schema := `{"type":"object","properties":{"url":{"type":"string"},"mode":{"type":"string","default":"soft"},"n":{"type":"integer","default":30},
+	  "list":{"type":"array","items":{"type":"object","properties":{"at":{"type":"string"},"key":{"type":"string","writeOnly":true}}}},
+	  "basic":{"type":"object","properties":{"user":{"type":"string"}}},"tags":{"type":"array"},
+	  "token":{"type":"string","writeOnly":true,"x-generated":true},"key":{"type":"string","writeOnly":true},"pin":{"type":"string","writeOnly":true}}}`
+	m, err := newMask(json.RawMessage(schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const was = `{"url":"u","token":"t","key":"k","pin":"p","list":[{"at":"a","key":"1"},{"at":"b","key":"2"}]}`
+	const list = `"list":[{"at":"a","key":"••••"},{"at":"b","key":"••••"}]`
+	for config, why := range map[string]string{
+		`{"url":"u","token":"••••","key":"••••","pin":"••••",` + list + `}`:                                       "",
+		`{"url":"u","mode":"soft","n":30,"basic":{},"tags":[],"token":"","key":"••••","pin":"••••",` + list + `}`: "",
+		`{"url":"u","token":"other","key":"••••","pin":"••••",` + list + `}`:                                      "",
+		`{"url":"v","key":"••••","pin":"••••",` + list + `}`:                                                      "config.url",
+		`{"url":"u","mode":"hard","n":31,"key":"••••","pin":"••••",` + list + `}`:                                 "config.mode, config.n",
+		`{"url":"u","mode":"","key":"••••","pin":"••••",` + list + `}`:                                            "config.mode",
+		`{"url":"u","basic":{"user":"x"},"key":"••••","pin":"••••",` + list + `}`:                                 "config.basic.user",
+		`{"url":"u","key":"••••",` + list + `}`:                                                                   "config.pin",
+		`{"url":"u","key":"••••","pin":"p",` + list + `}`:                                                         "config.pin", // the right one: a guess is not rewarded
+		`{"url":"u","key":"••••","pin":"••••","list":[{"at":"b","key":"••••"},{"at":"a","key":"••••"}]}`:          "config.list",
+		`{"url":"u","key":"••••","pin":"••••"}`:                                                                   "config.list",
+		`{"url":"u","key":"••••","pin":"••••","extra":{"a":1},` + list + `}`:                                      "config.extra.a",
+		`{"url":"u","token":"••••","key":"k2","pin":"p2","list":[{"at":"c","key":"3"}]}`:                          "", // nothing is kept
+	} {
+		_, faults := m.restore(json.RawMessage(config), stored(was))
+		if why == "" && len(faults) > 0 || why != "" && len(faults) == 0 {
+			t.Errorf("%s: got %v", config, faults)
+		}
+		for _, f := range faults {
+			if want := "must be sent again, because " + why + " changed"; f.Message != want || f.Value != nil || f.Field == "config.token" {
+				t.Errorf("%s: got %v, want %q", config, f, want)
+			}
+		}
+	}
+	masked := json.RawMessage(`{"url":"u","token":"••••","key":"••••","pin":"••••",` + list + `}`)
+	_, faults := m.restore(masked, earlier{config: json.RawMessage(was), moved: []string{"the target"}})
+	if len(faults) != 4 || faults[0].Message != "must be sent again, because the target changed" {
+		t.Errorf("got %v", faults)
+	}
+	if _, faults := m.restore(masked, earlier{moved: []string{"the kind"}}); len(faults) != 5 {
+		t.Errorf("of another kind: got %v", faults)
 	}
 }
 
@@ -118,7 +167,7 @@ func TestHideThenRestore(t *testing.T) {
 		if p := tree["password"]; p != "" && p != Masked {
 			t.Fatalf("password is %v", p)
 		}
-		got, faults := m.restore(hidden, stored)
+		got, faults := m.restore(hidden, earlier{config: stored})
 		if len(faults) > 0 {
 			t.Fatal(faults)
 		}
@@ -189,7 +238,7 @@ func FuzzMask(f *testing.F) {
 		if json.Valid(config) && !json.Valid(hidden) {
 			t.Fatalf("not JSON: %s", hidden)
 		}
-		m.restore(hidden, config)
+		m.restore(hidden, earlier{config: config})
 		if _, _, err := m.generate(config, hidden); err != nil {
 			t.Fatal(err)
 		}

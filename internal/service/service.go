@@ -80,6 +80,7 @@ type Schedule interface {
 	CheckNow(ctx context.Context, id string) (engine.Last, error)
 	Beat(token string, b engine.Beat) error
 	Live(id string) (engine.Live, bool)
+	Labelled(key, value string) []engine.Current
 }
 
 // Delivery is what the service needs of the engine to have notifications sent.
@@ -155,9 +156,13 @@ type Service struct {
 	// between the moment its name is looked up and the one its id is stored.
 	channelUse sync.RWMutex
 	names      channelNames
+	// tokenUse is held while a push token that somebody chose is written, see choosing. It is taken after channelUse and
+	// before changing.
+	tokenUse sync.Mutex
 	// changing serialises the changes to one object, so that the engine hears of them in the order of the store.
 	changing [64]sync.Mutex
 	seed     maphash.Seed
+	doubts   doubts
 }
 
 // New returns a service. It starts nothing.

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
 )
@@ -99,24 +101,31 @@ func (s *Service) build(ctx context.Context, in MonitorInput, old *monitor.Monit
 // checkSpec asks the registry whether a checker can be made of the monitor.
 func (s *Service) checkSpec(ctx context.Context, faults *monitor.Faults, m, old *monitor.Monitor) error {
 	secrets := s.masks.kinds[m.Kind]
-	var stored json.RawMessage
-	if old != nil && old.Kind == m.Kind {
-		stored = old.Config
+	var was earlier
+	if old != nil {
+		if old.Kind == m.Kind {
+			was.config = old.Config
+		} else {
+			was.moved = append(was.moved, "the kind")
+		}
+		if old.Target != m.Target {
+			was.moved = append(was.moved, "the target")
+		}
 	}
 	chosen := false
 	if _, known := s.opts.Kinds.Kind(m.Kind); known {
-		config, more := secrets.restore(m.Config, stored)
+		config, more := secrets.restore(m.Config, was)
 		*faults = append(*faults, more...)
 		if m.Config = config; len(more) > 0 {
 			return nil // the registry would call the mask a bad password
 		}
 		var err error
-		if m.Config, chosen, err = secrets.generate(m.Config, stored); err != nil {
+		if m.Config, chosen, err = secrets.generate(m.Config, was.config); err != nil {
 			return err
 		}
 	}
 	checker, err := s.opts.Kinds.New(check.Spec{
-		Kind: m.Kind, Target: m.Target, Config: m.Config, Assert: m.Assert, Degrade: m.Degrade,
+		Kind: m.Kind, Target: m.Target, Config: m.Config, Assert: m.Assert, Degrade: m.Degrade, Timeout: m.Timeout,
 	})
 	var more monitor.Faults
 	if err != nil && !errors.As(err, &more) {
@@ -132,6 +141,16 @@ func (s *Service) checkSpec(ctx context.Context, faults *monitor.Faults, m, old 
 		return s.freeToken(ctx, faults, m, passive.Token())
 	}
 	return nil
+}
+
+// choosing serialises the changes that bring a push token of the user's choice, from the look whether it is free to the
+// moment the engine has it. It returns what ends it.
+func (s *Service) choosing(in *MonitorInput) func() {
+	if !s.masks.kinds[in.Kind].chooses(in.Config) {
+		return func() {}
+	}
+	s.tokenUse.Lock()
+	return s.tokenUse.Unlock
 }
 
 // freeToken refuses a push token that another monitor has: its beats would go to one of the two.
@@ -228,9 +247,17 @@ func checkName(faults *monitor.Faults, name string, limit int) {
 		faults.Add("name", nil, "is required: 1 to %d characters", limit)
 	case strings.TrimSpace(name) != name:
 		faults.Add("name", shown(name), "must not begin or end with white space")
+	case isID(name):
+		faults.Add("name", name, "has the form of an id, and would be taken for one; choose a different name")
 	default:
 		checkText(faults, "name", name, limit)
 	}
+}
+
+// isID reports whether a text could be the id of an object: a ULID, in whatever case.
+func isID(text string) bool {
+	_, err := ulid.ParseStrict(text)
+	return err == nil
 }
 
 // checkText refuses text that is too long or that would not stay on its line.

@@ -65,6 +65,7 @@ type (
 	StateChange  = engine.StateChange
 	Seen         = engine.Seen
 	Subscription = engine.Subscription
+	Current      = engine.Current
 )
 
 // The types of message.
@@ -218,6 +219,18 @@ type Stats struct {
 	Figures []Figure // of the store, see Options.Figures
 }
 
+// MetricsLabel is the label, with the value "true", of monitors that have series of their own among the metrics. Without it
+// a monitor is counted only: labels at 100,000 monitors would be a bomb for whoever scrapes them.
+const MetricsLabel = "metrics"
+
+// Measured lists the monitors that have the label MetricsLabel with the value "true".
+func (s *Service) Measured(ctx context.Context) ([]Current, error) {
+	if err := Allow(ctx, monitor.Viewer); err != nil {
+		return nil, err
+	}
+	return s.opts.Engine.Labelled(MetricsLabel, "true"), nil
+}
+
 // Outbox is what waits to be delivered.
 type Outbox struct {
 	Pending, Failed int64
@@ -272,7 +285,14 @@ type Readiness struct{ Store, Engine error }
 
 // Ready reports whether the server does its work.
 func (s *Service) Ready(ctx context.Context) Readiness {
-	return Readiness{Store: s.opts.Store.Ready(ctx), Engine: s.opts.Engine.Healthy()}
+	r := Readiness{Store: s.opts.Store.Ready(ctx), Engine: s.opts.Engine.Healthy()}
+	if r.Store == nil {
+		s.settleRest(ctx)
+		if n := len(s.doubts.list()); n > 0 {
+			r.Store = fmt.Errorf("%d changes are not settled: nobody knows whether they were made", n)
+		}
+	}
+	return r
 }
 
 // Key names the figure: its name, and its labels in braces.

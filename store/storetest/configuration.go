@@ -183,7 +183,7 @@ func testChannels(t *testing.T, b *bench) {
 	ctx := t.Context()
 	ops := monitor.Channel{
 		ID: "C1", Name: "ops", Provider: "ntfy", Config: json.RawMessage(`{"topic":"t","token":"hush"}`), Disabled: true,
-		Filter: monitor.Filter{Transitions: []sdk.Transition{sdk.ToDown}, Labels: map[string]string{"team": "web"}},
+		Filter: monitor.Filter{Transitions: []sdk.Transition{sdk.WentDown}, Labels: map[string]string{"team": "web"}},
 	}
 	no(t, b.CreateChannel(ctx, &ops))
 	if ops.Revision != 1 || !ops.CreatedAt.Equal(b.now()) {

@@ -16,9 +16,9 @@ func transition(m *monitor.Monitor, n int, at time.Time, channels ...string) mon
 		State:    monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Incident: in.ID, IncidentSince: at, IncidentCause: "refused", Told: channels, Bad: true, Fail: true, Known: true},
 		Incident: in,
 		Event: &monitor.Event{
-			ID: id("E%s%d", m.Name, n), MonitorID: m.ID, IncidentID: in.ID, Kind: sdk.ToDown, From: monitor.Up, To: monitor.Down, At: at,
+			ID: id("E%s%d", m.Name, n), MonitorID: m.ID, IncidentID: in.ID, Kind: sdk.WentDown, From: monitor.Up, To: monitor.Down, At: at,
 			Message: "refused", Payload: sdk.Notification{
-				ID: id("E%s%d", m.Name, n), Transition: sdk.ToDown, Text: "it is down", At: at,
+				ID: id("E%s%d", m.Name, n), Transition: sdk.WentDown, Text: "it is down", At: at,
 				Monitor: sdk.Ref{ID: m.ID, Name: m.Name}, Incident: &sdk.Outage{ID: in.ID, StartedAt: at},
 			},
 		},
