@@ -36,6 +36,7 @@ type memory struct {
 	transitions []monitor.Transition
 	order       []string      // "sample" and "transition", as they came
 	refuse      error         // what Record answers
+	full        bool          // Append drops everything
 	refuseFor   string        // id of the only monitor that refuse is for; empty: all
 	hang        chan struct{} // Record waits for it
 }
@@ -57,6 +58,9 @@ func (s *memory) States(context.Context) ([]monitor.State, error) {
 func (s *memory) Append(x monitor.Sample) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.full {
+		return false
+	}
 	s.samples = append(s.samples, x)
 	s.order = append(s.order, "sample")
 	return true

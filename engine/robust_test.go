@@ -70,6 +70,19 @@ func TestBeatsHaveTimeAfterStandstill(t *testing.T) {
 	}
 }
 
+// A store that takes no samples costs history, and nothing else.
+func TestFullQueueMakesNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &memory{full: true, monitors: []monitor.Monitor{spec(1, "t")}}
+		e := start(t, store, scripted{"t": always(sdk.Up)}, nil)
+		advance(5 * time.Minute)
+		if got := condition(t, e.Engine, spec(1, "").ID); got != monitor.Up || len(store.events()) != 0 {
+			t.Errorf("condition %s, told %v", got, store.events())
+		}
+		e.stop()
+	})
+}
+
 func TestStuckTransitionHoldsUpNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &memory{refuse: errors.New("cannot be written"), refuseFor: spec(1, "").ID}
