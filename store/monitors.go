@@ -160,19 +160,10 @@ func (s *Store) CreateMonitor(ctx context.Context, m *monitor.Monitor) error {
 			return fmt.Errorf("all %d series are used up", maxSeries)
 		}
 		made.Series = uint32(series)
-		row, err := s.monitorRow(&made)
-		if err != nil {
+		return t.putMonitor(ctx, &made, func(row *monitorRow) error {
+			_, err := t.NewInsert().Model(row).Returning("NULL").Exec(ctx)
 			return err
-		}
-		if _, err := t.NewInsert().Model(row).Returning("NULL").Exec(ctx); err != nil {
-			return nameTaken(err, "monitor")
-		}
-		if err := t.putMonitorChannels(ctx, &made); err != nil {
-			return err
-		}
-		put := made
-		t.then(func() { s.heads.put(put.Series, &put) })
-		return nil
+		})
 	})
 	if err != nil {
 		return err
@@ -186,6 +177,23 @@ func nameTaken(err error, what string) error {
 		return fmt.Errorf("the %s's name or id is taken: %w", what, monitor.ErrConflict)
 	}
 	return err
+}
+
+// putMonitor has write store the monitor's row, stores its channels, and makes the head know it once all is committed.
+func (t *tx) putMonitor(ctx context.Context, m *monitor.Monitor, write func(*monitorRow) error) error {
+	row, err := t.store.monitorRow(m)
+	if err != nil {
+		return err
+	}
+	if err := write(row); err != nil {
+		return nameTaken(err, "monitor")
+	}
+	if err := t.putMonitorChannels(ctx, m); err != nil {
+		return err
+	}
+	put := *m
+	t.then(func() { t.store.heads.put(put.Series, &put) })
+	return nil
 }
 
 func (t *tx) putMonitorChannels(ctx context.Context, m *monitor.Monitor) error {
@@ -218,19 +226,10 @@ func (s *Store) UpdateMonitor(ctx context.Context, m *monitor.Monitor) error {
 		}
 		made.Series, made.Revision, made.CreatedAt = uint32(was.Series), was.Revision+1, unstamp(was.CreatedAt)
 		made.UpdatedAt = msTime(s.now().UnixMilli())
-		row, err := s.monitorRow(&made)
-		if err != nil {
+		return t.putMonitor(ctx, &made, func(row *monitorRow) error {
+			_, err := t.NewUpdate().Model(row).WherePK().Exec(ctx)
 			return err
-		}
-		if _, err := t.NewUpdate().Model(row).WherePK().Exec(ctx); err != nil {
-			return nameTaken(err, "monitor")
-		}
-		if err := t.putMonitorChannels(ctx, &made); err != nil {
-			return err
-		}
-		put := made
-		t.then(func() { s.heads.put(put.Series, &put) })
-		return nil
+		})
 	})
 	if err != nil {
 		return err

@@ -193,41 +193,19 @@ func (r *eventRow) event() (monitor.Event, error) {
 
 // Events returns a page of events, newest first.
 func (s *Store) Events(ctx context.Context, q monitor.EventQuery) (monitor.Page[monitor.Event], error) {
-	const op, order = "read events", "event"
-	var page monitor.Page[monitor.Event]
-	limit, err := limitOf(q.Limit, 100, 1000)
-	if err != nil {
-		return page, err
-	}
-	after, err := parseCursor(q.Cursor, order)
-	if err != nil {
-		return page, err
-	}
-	var rows []eventRow
-	sel := s.read.NewSelect().Model(&rows).Order("at DESC", "id DESC").Limit(int64(limit) + 1)
-	if q.MonitorID != "" {
-		sel = sel.Where("monitor_id = ?", q.MonitorID)
-	}
-	if q.IncidentID != "" {
-		sel = sel.Where("incident_id = ?", q.IncidentID).Where("incident_id <> ''")
-	}
-	if after != nil {
-		sel = sel.Where("(at, id) < (?, ?)", after.Key, after.Name)
-	}
-	if err := sel.Scan(ctx); err != nil {
-		return page, wrap(op, err)
-	}
-	if len(rows) > limit {
-		rows = rows[:limit]
-		page.Next = cursor{Order: order, Key: rows[limit-1].At, Name: rows[limit-1].ID}.String()
-	}
-	page.Items = make([]monitor.Event, len(rows))
-	for i := range rows {
-		if page.Items[i], err = rows[i].event(); err != nil {
-			return page, wrap(op, err)
-		}
-	}
-	return page, nil
+	return newestFirst[eventRow, monitor.Event]{
+		op: "read events", order: "event", column: "at", limit: q.Limit, cursor: q.Cursor,
+		filter: func(sel *bun.SelectQuery) {
+			if q.MonitorID != "" {
+				sel.Where("monitor_id = ?", q.MonitorID)
+			}
+			if q.IncidentID != "" {
+				sel.Where("incident_id = ?", q.IncidentID).Where("incident_id <> ''")
+			}
+		},
+		place: func(r *eventRow) (int64, string) { return r.At, r.ID },
+		item:  (*eventRow).event,
+	}.page(ctx, s)
 }
 
 func (r *incidentRow) incident() monitor.Incident {
@@ -248,39 +226,19 @@ func (s *Store) Incident(ctx context.Context, id string) (monitor.Incident, erro
 
 // Incidents returns a page of incidents, newest first.
 func (s *Store) Incidents(ctx context.Context, q monitor.IncidentQuery) (monitor.Page[monitor.Incident], error) {
-	const op, order = "read incidents", "incident"
-	var page monitor.Page[monitor.Incident]
-	limit, err := limitOf(q.Limit, 100, 1000)
-	if err != nil {
-		return page, err
-	}
-	after, err := parseCursor(q.Cursor, order)
-	if err != nil {
-		return page, err
-	}
-	var rows []incidentRow
-	sel := s.read.NewSelect().Model(&rows).Order("started_at DESC", "id DESC").Limit(int64(limit) + 1)
-	if q.MonitorID != "" {
-		sel = sel.Where("monitor_id = ?", q.MonitorID)
-	}
-	if q.Open != nil && *q.Open {
-		sel = sel.Where("ended_at = 0")
-	} else if q.Open != nil {
-		sel = sel.Where("ended_at <> 0")
-	}
-	if after != nil {
-		sel = sel.Where("(started_at, id) < (?, ?)", after.Key, after.Name)
-	}
-	if err := sel.Scan(ctx); err != nil {
-		return page, wrap(op, err)
-	}
-	if len(rows) > limit {
-		rows = rows[:limit]
-		page.Next = cursor{Order: order, Key: rows[limit-1].StartedAt, Name: rows[limit-1].ID}.String()
-	}
-	page.Items = make([]monitor.Incident, len(rows))
-	for i := range rows {
-		page.Items[i] = rows[i].incident()
-	}
-	return page, nil
+	return newestFirst[incidentRow, monitor.Incident]{
+		op: "read incidents", order: "incident", column: "started_at", limit: q.Limit, cursor: q.Cursor,
+		filter: func(sel *bun.SelectQuery) {
+			if q.MonitorID != "" {
+				sel.Where("monitor_id = ?", q.MonitorID)
+			}
+			if q.Open != nil && *q.Open {
+				sel.Where("ended_at = 0")
+			} else if q.Open != nil {
+				sel.Where("ended_at <> 0")
+			}
+		},
+		place: func(r *incidentRow) (int64, string) { return r.StartedAt, r.ID },
+		item:  func(r *incidentRow) (monitor.Incident, error) { return r.incident(), nil },
+	}.page(ctx, s)
 }

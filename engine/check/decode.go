@@ -53,7 +53,7 @@ func suggest(name string, fields []field) string {
 	for i, f := range fields {
 		names[i] = f.name
 	}
-	if near, ok := nearest(name, names); ok {
+	if near := monitor.Nearest(name, names); near != "" {
 		return "; did you mean " + near + "?"
 	}
 	if len(names) == 0 {
@@ -61,45 +61,6 @@ func suggest(name string, fields []field) string {
 	}
 	slices.Sort(names)
 	return "; known are " + strings.Join(names, ", ")
-}
-
-// nearest returns the known name that differs from name in at most two letters.
-func nearest(name string, known []string) (string, bool) {
-	if len(name) > 100 {
-		return "", false
-	}
-	best, at := 3, -1
-	for i, k := range known {
-		if n := editDistance(strings.ToLower(name), k); n < best && n < len(k) {
-			best, at = n, i
-		}
-	}
-	if at < 0 {
-		return "", false
-	}
-	return known[at], true
-}
-
-// editDistance is Levenshtein's distance in bytes.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		left := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			above := row[j+1]
-			cost := left
-			if a[i] != b[j] {
-				cost++
-			}
-			row[j+1] = min(cost, above+1, row[j]+1)
-			left = above
-		}
-	}
-	return row[len(b)]
 }
 
 func (d *decoder) value(path string, n *node, f *field, out reflect.Value) {

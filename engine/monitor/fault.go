@@ -29,12 +29,15 @@ func (f Fault) Error() string {
 type Faults []Fault
 
 // Error joins the faults with "; ".
-func (f Faults) Error() string {
-	lines := make([]string, len(f))
-	for i := range f {
-		lines[i] = f[i].Error()
+func (f Faults) Error() string { return JoinErrors(f, "; ") }
+
+// JoinErrors returns the texts of the errors with the separator between them, and "" for none.
+func JoinErrors[E error](errs []E, separator string) string {
+	texts := make([]string, len(errs))
+	for i := range errs {
+		texts[i] = errs[i].Error()
 	}
-	return strings.Join(lines, "; ")
+	return strings.Join(texts, separator)
 }
 
 // Err returns f as an error, or nil when there is no fault.

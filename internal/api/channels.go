@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"reflect"
 	"time"
@@ -28,7 +27,8 @@ type FilterSpec struct {
 	Labels      map[string]string `json:"labels,omitempty" doc:"Labels that a monitor must have; all of them."`
 }
 
-func (c *ChannelSpec) input() service.ChannelInput {
+// input reads no texts: what may be wrong with a channel is for its shape and for the service.
+func (c *ChannelSpec) input(*[]Fault) service.ChannelInput {
 	in := service.ChannelInput{
 		Name: c.Name, Provider: c.Provider, Config: json.RawMessage(c.Config), Disabled: c.Disabled,
 		Filter: monitor.Filter{Labels: c.Filter.Labels},
@@ -94,11 +94,6 @@ func (c *Channel) spec() ChannelSpec {
 }
 
 type (
-	channelOut struct {
-		ETag     string `header:"ETag"`
-		Location string `header:"Location"`
-		Body     Channel
-	}
 	channelsOut struct{ Body page[Channel] }
 	testOut     struct{ Body TestResult }
 )
@@ -111,6 +106,11 @@ type TestResult struct {
 
 func (a *API) channelRoutes() {
 	spec := reflect.TypeFor[ChannelSpec]()
+	r := resource[ChannelSpec, service.ChannelInput, service.ChannelView, Channel]{
+		api: a, path: "/channels/", find: a.svc.Channel, check: a.svc.CheckChannel, create: a.svc.CreateChannel, replace: a.svc.ReplaceChannel,
+		remove: a.svc.DeleteChannel, input: (*ChannelSpec).input, body: channelOf, spec: (*Channel).spec,
+		identity: func(b *Channel) (string, int64) { return b.ID, b.Revision },
+	}
 	handle(a, route{
 		id: "list-channels", method: http.MethodGet, path: "/channels", tag: "channels", role: monitor.Viewer,
 		summary: "List channels with their health",
@@ -118,24 +118,24 @@ func (a *API) channelRoutes() {
 	handle(a, route{
 		id: "create-channel", method: http.MethodPost, path: "/channels", tag: "channels", role: monitor.Editor, status: http.StatusCreated,
 		summary: "Add a place where notifications go", body: spec,
-	}, a.createChannel)
+	}, r.post)
 	handle(a, route{
 		id: "get-channel", method: http.MethodGet, path: "/channels/{id}", tag: "channels", role: monitor.Viewer,
 		summary: "Show one channel",
-	}, a.getChannel)
+	}, r.get)
 	handle(a, route{
 		id: "replace-channel", method: http.MethodPut, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
 		summary: "Replace a channel", body: spec, description: "What is left out takes its default.",
-	}, a.replaceChannel)
+	}, r.put)
 	handle(a, route{
 		id: "patch-channel", method: http.MethodPatch, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
 		summary: "Change a part of a channel", body: spec, types: []string{patchType},
 		description: "A merge patch (RFC 7396): null takes a field back to its default. Nothing is required here.",
-	}, a.patchChannel)
+	}, r.patch)
 	handle(a, route{
 		id: "delete-channel", method: http.MethodDelete, path: "/channels/{id}", tag: "channels", role: monitor.Editor,
 		summary: "Remove a channel", description: "409 while monitors name it.",
-	}, a.deleteChannel)
+	}, r.delete)
 	handle(a, route{
 		id: "test-channel", method: http.MethodPost, path: "/channels/{id}/test", tag: "channels", role: monitor.Editor,
 		summary: "Send a test notification now", description: "Waits for what comes of it, at most 30 s.",
@@ -148,113 +148,6 @@ func (a *API) listChannels(ctx context.Context, _ *anything) (*channelsOut, erro
 		return nil, err
 	}
 	return &channelsOut{pageOf(found, "", channelOf)}, nil
-}
-
-func (a *API) createChannel(ctx context.Context, _ *anything) (*channelOut, error) {
-	d, err := decode[ChannelSpec](ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	in, err := a.channelInput(ctx, "", &d)
-	if err != nil {
-		return nil, err
-	}
-	v, err := a.svc.CreateChannel(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	out := channelAnswer(&v)
-	out.Location = prefix + "/channels/" + v.ID
-	return out, nil
-}
-
-func (a *API) channelInput(ctx context.Context, id string, d *decoded[ChannelSpec]) (service.ChannelInput, error) {
-	in := d.Value.input()
-	if len(d.Faults) == 0 {
-		return in, nil
-	}
-	more, err := a.svc.CheckChannel(ctx, id, in)
-	if err != nil {
-		return in, err
-	}
-	d.also(faultsIn("body", more))
-	return in, invalid(d.Faults)
-}
-
-func channelAnswer(v *service.ChannelView) *channelOut {
-	return &channelOut{ETag: etag(v.Revision), Body: channelOf(v)}
-}
-
-func (a *API) getChannel(ctx context.Context, in *ByID) (*channelOut, error) {
-	v, err := a.svc.Channel(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return channelAnswer(&v), nil
-}
-
-func (a *API) replaceChannel(ctx context.Context, in *changing) (*channelOut, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := a.svc.Channel(ctx, in.ID); err != nil {
-		return nil, err
-	}
-	d, err := decode[ChannelSpec](ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	input, err := a.channelInput(ctx, in.ID, &d)
-	if err != nil {
-		return nil, err
-	}
-	v, err := a.svc.ReplaceChannel(ctx, in.ID, revision, input)
-	if err != nil {
-		return nil, err
-	}
-	return channelAnswer(&v), nil
-}
-
-func (a *API) patchChannel(ctx context.Context, in *changing) (*channelOut, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	for try := 1; ; try++ {
-		v, err := a.svc.Channel(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		if revision != 0 && revision != v.Revision {
-			return nil, monitor.ErrStale
-		}
-		there := channelOf(&v)
-		d, err := patched(ctx, a, there.spec())
-		if err != nil {
-			return nil, err
-		}
-		input, err := a.channelInput(ctx, in.ID, &d)
-		if err != nil {
-			return nil, err
-		}
-		v, err = a.svc.ReplaceChannel(ctx, in.ID, v.Revision, input)
-		if errors.Is(err, monitor.ErrStale) && revision == 0 && try < patchTries {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return channelAnswer(&v), nil
-	}
-}
-
-func (a *API) deleteChannel(ctx context.Context, in *changing) (*nothing, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	return nil, a.svc.DeleteChannel(ctx, in.ID, revision)
 }
 
 func (a *API) testChannel(ctx context.Context, in *ByID) (*testOut, error) {

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"reflect"
 	"time"
@@ -149,11 +148,6 @@ type (
 		Limit  int      `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 		Cursor string   `query:"cursor" maxLength:"2000" doc:"The next_cursor of the page before."`
 	}
-	monitorOut struct {
-		ETag     string `header:"ETag"`
-		Location string `header:"Location"`
-		Body     Monitor
-	}
 	monitorsOut struct{ Body page[Monitor] }
 	resultOut   struct{ Body Result }
 	nothing     struct{}
@@ -162,6 +156,11 @@ type (
 
 func (a *API) monitorRoutes() {
 	spec := reflect.TypeFor[MonitorSpec]()
+	r := resource[MonitorSpec, service.MonitorInput, service.MonitorView, Monitor]{
+		api: a, path: "/monitors/", find: a.svc.Monitor, check: a.svc.CheckMonitor, create: a.svc.CreateMonitor, replace: a.svc.ReplaceMonitor,
+		remove: a.svc.DeleteMonitor, input: (*MonitorSpec).input, body: monitorOf, spec: (*Monitor).spec,
+		identity: func(b *Monitor) (string, int64) { return b.ID, b.Revision },
+	}
 	handle(a, route{
 		id: "list-monitors", method: http.MethodGet, path: "/monitors", tag: "monitors", role: monitor.Viewer,
 		summary: "List monitors with their states and newest results",
@@ -169,24 +168,24 @@ func (a *API) monitorRoutes() {
 	handle(a, route{
 		id: "create-monitor", method: http.MethodPost, path: "/monitors", tag: "monitors", role: monitor.Editor, status: http.StatusCreated,
 		summary: "Have something watched", body: spec, description: "It is checked at once.",
-	}, a.createMonitor)
+	}, r.post)
 	handle(a, route{
 		id: "get-monitor", method: http.MethodGet, path: "/monitors/{id}", tag: "monitors", role: monitor.Viewer,
 		summary: "Show one monitor",
-	}, a.getMonitor)
+	}, r.get)
 	handle(a, route{
 		id: "replace-monitor", method: http.MethodPut, path: "/monitors/{id}", tag: "monitors", role: monitor.Editor,
 		summary: "Replace what is watched, and how", body: spec, description: "What is left out takes its default.",
-	}, a.replaceMonitor)
+	}, r.put)
 	handle(a, route{
 		id: "patch-monitor", method: http.MethodPatch, path: "/monitors/{id}", tag: "monitors", role: monitor.Editor,
 		summary: "Change a part of a monitor", body: spec, types: []string{patchType},
 		description: `A merge patch (RFC 7396): null takes a field back to its default. {"paused": true} pauses. Nothing is required here.`,
-	}, a.patchMonitor)
+	}, r.patch)
 	handle(a, route{
 		id: "delete-monitor", method: http.MethodDelete, path: "/monitors/{id}", tag: "monitors", role: monitor.Editor,
 		summary: "Stop watching", description: "Its samples and incidents are deleted within minutes, after what was to be told of it.",
-	}, a.deleteMonitor)
+	}, r.delete)
 	handle(a, route{
 		id: "check-monitor", method: http.MethodPost, path: "/monitors/{id}/check", tag: "monitors", role: monitor.Editor,
 		summary: "Check now", description: "Waits for the result, which is stored and counts like any other.",
@@ -208,118 +207,6 @@ func (a *API) listMonitors(ctx context.Context, in *monitorList) (*monitorsOut, 
 		return nil, located("query", err)
 	}
 	return &monitorsOut{pageOf(found.Items, found.Next, monitorOf)}, nil
-}
-
-func (a *API) createMonitor(ctx context.Context, _ *anything) (*monitorOut, error) {
-	d, err := decode[MonitorSpec](ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	in, err := a.monitorInput(ctx, "", &d)
-	if err != nil {
-		return nil, err
-	}
-	v, err := a.svc.CreateMonitor(ctx, in)
-	if err != nil {
-		return nil, err
-	}
-	out := monitorAnswer(&v)
-	out.Location = prefix + "/monitors/" + v.ID
-	return out, nil
-}
-
-// monitorInput returns what was written, or a problem with all that is wrong with it: its shape, and what the service says
-// of the part that could be read.
-func (a *API) monitorInput(ctx context.Context, id string, d *decoded[MonitorSpec]) (service.MonitorInput, error) {
-	in := d.Value.input(&d.Faults)
-	if len(d.Faults) == 0 {
-		return in, nil
-	}
-	more, err := a.svc.CheckMonitor(ctx, id, in)
-	if err != nil {
-		return in, err
-	}
-	d.also(faultsIn("body", more))
-	return in, invalid(d.Faults)
-}
-
-func monitorAnswer(v *service.MonitorView) *monitorOut {
-	return &monitorOut{ETag: etag(v.Revision), Body: monitorOf(v)}
-}
-
-func (a *API) getMonitor(ctx context.Context, in *ByID) (*monitorOut, error) {
-	v, err := a.svc.Monitor(ctx, in.ID)
-	if err != nil {
-		return nil, err
-	}
-	return monitorAnswer(&v), nil
-}
-
-func (a *API) replaceMonitor(ctx context.Context, in *changing) (*monitorOut, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := a.svc.Monitor(ctx, in.ID); err != nil {
-		return nil, err // 404 comes before 422
-	}
-	d, err := decode[MonitorSpec](ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	input, err := a.monitorInput(ctx, in.ID, &d)
-	if err != nil {
-		return nil, err
-	}
-	v, err := a.svc.ReplaceMonitor(ctx, in.ID, revision, input)
-	if err != nil {
-		return nil, err
-	}
-	return monitorAnswer(&v), nil
-}
-
-// patchTries is how often a patch without If-Match is applied anew when somebody else was faster.
-const patchTries = 5
-
-func (a *API) patchMonitor(ctx context.Context, in *changing) (*monitorOut, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	for try := 1; ; try++ {
-		v, err := a.svc.Monitor(ctx, in.ID)
-		if err != nil {
-			return nil, err
-		}
-		if revision != 0 && revision != v.Revision {
-			return nil, monitor.ErrStale
-		}
-		there := monitorOf(&v)
-		d, err := patched(ctx, a, there.spec())
-		if err != nil {
-			return nil, err
-		}
-		input, err := a.monitorInput(ctx, in.ID, &d)
-		if err != nil {
-			return nil, err
-		}
-		v, err = a.svc.ReplaceMonitor(ctx, in.ID, v.Revision, input)
-		if errors.Is(err, monitor.ErrStale) && revision == 0 && try < patchTries {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return monitorAnswer(&v), nil
-	}
-}
-
-func (a *API) deleteMonitor(ctx context.Context, in *changing) (*nothing, error) {
-	revision, err := ifMatch(in.IfMatch)
-	if err != nil {
-		return nil, err
-	}
-	return nil, a.svc.DeleteMonitor(ctx, in.ID, revision)
 }
 
 func (a *API) checkMonitor(ctx context.Context, in *ByID) (*resultOut, error) {

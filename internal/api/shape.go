@@ -3,12 +3,15 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
 // shape holds a body to the schema that the OpenAPI document shows: types, unknown and missing fields. What else a value
@@ -154,30 +157,16 @@ func covers(path, location string) bool {
 
 // unknownField says which field may have been meant.
 func unknownField(schema *huma.Schema, name string) string {
-	known := make([]string, 0, len(schema.Properties))
-	for field := range schema.Properties {
-		if strings.EqualFold(field, name) {
-			return "is unknown; did you mean " + field + "?"
-		}
-		known = append(known, field)
-	}
-	slices.Sort(known)
 	if readOnly(name) {
 		return "is read-only; leave it out"
 	}
-	return unknownName(known, name)
+	return unknownName(slices.Sorted(maps.Keys(schema.Properties)), name)
 }
 
 // unknownName says which of the known names may have been meant.
 func unknownName(known []string, name string) string {
-	best, least := "", min(3, (len(name)+1)/2)
-	for _, k := range known {
-		if d := distance(k, strings.ToLower(name)); d < least {
-			best, least = k, d
-		}
-	}
-	if best != "" {
-		return "is unknown; did you mean " + best + "?"
+	if near := monitor.Nearest(name, known); near != "" {
+		return "is unknown; did you mean " + near + "?"
 	}
 	return "is unknown; known are " + strings.Join(known, ", ")
 }
@@ -190,28 +179,4 @@ func readOnly(name string) bool {
 	default:
 		return false
 	}
-}
-
-// distance is the Levenshtein distance of two short texts.
-func distance(a, b string) int {
-	if len(a) > 40 || len(b) > 40 {
-		return 40
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		corner := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := corner
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			corner = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

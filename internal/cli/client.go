@@ -72,33 +72,11 @@ func (a *app) mistyped() error {
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(known, name) {
 			continue
 		}
-		for _, meant := range own {
-			if near(strings.ToUpper(name), meant) {
-				return usage("%s: no setting has this name; did you mean %s?", name, meant)
-			}
+		if near := monitor.Nearest(name, own); near != "" {
+			return usage("%s: no setting has this name; did you mean %s?", name, near)
 		}
 	}
 	return nil
-}
-
-// near reports whether at most two letters have to be put in, taken out or changed to make one name of the other.
-func near(a, b string) bool {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)] <= 2
 }
 
 // problem is an error answer as RFC 9457 has it, with one entry for each fault.

@@ -1,8 +1,9 @@
 package config
 
 import (
-	"fmt"
 	"strings"
+
+	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
 // Fault is one thing wrong with the settings.
@@ -36,13 +37,7 @@ func (f Fault) Error() string {
 type Faults []Fault
 
 // Error writes one fault after the other, each on lines of its own.
-func (f Faults) Error() string {
-	lines := make([]string, len(f))
-	for i := range f {
-		lines[i] = f[i].Error()
-	}
-	return strings.Join(lines, "\n")
-}
+func (f Faults) Error() string { return monitor.JoinErrors(f, "\n") }
 
 // Err returns f as an error, or nil when there is no fault.
 func (f Faults) Err() error {
@@ -52,39 +47,11 @@ func (f Faults) Err() error {
 	return f
 }
 
-// meant returns "; did you mean X?" for the candidate nearest to name, or "" when none is within two edits.
+// meant returns "; did you mean X?" for the candidate that was probably meant by name, or "" when none is near.
 func meant(name string, candidates []string) string {
-	best, distance := "", 3
-	for _, c := range candidates {
-		if d := edits(name, c); d < distance {
-			best, distance = c, d
-		}
-	}
-	if best == "" {
+	near := monitor.Nearest(name, candidates)
+	if near == "" {
 		return ""
 	}
-	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// edits is the Levenshtein distance of two names in bytes; texts whose lengths differ by more than two are 3 apart.
-func edits(a, b string) int {
-	if len(a) > len(b)+2 || len(b) > len(a)+2 {
-		return 3
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
+	return "; did you mean " + near + "?"
 }
