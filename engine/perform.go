@@ -24,7 +24,6 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	began, at := e.clock(), e.now()
 	if en.removed || en.spec.Paused || e.beatMayCome(en, began) || e.schedule.stale(j) {
 		en.mu.Unlock()
-		e.schedule.release(j.item)
 		return
 	}
 	spec, checker, passive, beat := en.spec, en.checker, en.passive, en.beat
