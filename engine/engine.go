@@ -78,6 +78,7 @@ type Engine struct {
 
 	running atomic.Bool
 	loaded  chan struct{} // closed once every stored monitor has its entry
+	stopped chan struct{} // closed once no more checks begin
 
 	// Whoever holds mu may take an entry's lock, never the other way round.
 	mu      sync.RWMutex
@@ -119,6 +120,7 @@ func New(o Options) (*Engine, error) {
 		tokens:   make(map[string]*entry),
 		channels: make(map[string]monitor.Channel),
 		loaded:   make(chan struct{}),
+		stopped:  make(chan struct{}),
 	}
 	e.schedule = newSchedule(o.Workers, o.KindLimits, e.clock)
 	e.delivery = alert.NewDelivery(alert.DeliveryOptions{
@@ -132,7 +134,7 @@ func New(o Options) (*Engine, error) {
 func (e *Engine) clock() time.Duration { return time.Since(e.born) }
 
 // Run loads what the store has, then checks, judges and delivers until ctx ends. Checks under way are cancelled with it and
-// their results dropped; each of the checks, the records and the deliveries under way may take Options.DrainTimeout to end. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
+// their results dropped; records and deliveries under way may take Options.DrainTimeout to end. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if !e.running.CompareAndSwap(false, true) {
 		return errors.New("run engine: it has run already")
@@ -159,12 +161,14 @@ func (e *Engine) Run(ctx context.Context) error {
 	}()
 
 	e.schedule.run(ctx, e.perform)
+	close(e.stopped)
 	// Their contexts have ended, so they end at once, unless one does not listen to its context.
-	if n := e.schedule.wait(e.opts.DrainTimeout); n > 0 {
+	deadline := time.Now().Add(e.opts.DrainTimeout)
+	if n := e.schedule.wait(e.opts.DrainTimeout / 2); n > 0 {
 		e.log.Error("checks did not end with their context and are left behind", "checks", n)
 	}
 
-	drain := time.NewTimer(e.opts.DrainTimeout)
+	drain := time.NewTimer(time.Until(deadline))
 	defer drain.Stop()
 	e.recorder.close()
 	select {
@@ -289,7 +293,7 @@ func (e *Engine) Remove(id string) {
 	e.forgetToken(en)
 	e.mu.Unlock()
 	en.removed = true
-	e.deleted(en)
+	e.ended(en)
 	if en.cancel != nil {
 		en.cancel()
 	}

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +26,8 @@ type entry struct {
 	last    *Last
 	tick    monitor.Tick  // of the newest sample
 	judged  time.Duration // when the newest judged check began
-	beat    time.Time     // of the newest beat, or the start; for messages
+	beat    time.Time     // of the newest beat that is known, zero when none is; for messages
+	held    int           // how often in a row a missed beat was given more time because the process had stood still
 	beaten  time.Duration // the newest beat, or the start, on the engine's clock: what a missed one is reckoned from
 	cancel  context.CancelFunc
 	removed bool
@@ -58,7 +61,7 @@ func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.S
 	// What was being counted is counted anew, so that no result from before the restart makes an outage after it.
 	state.BadRun, state.FailRun, state.Unknowns = 0, 0, 0
 	state.BadSince, state.FailSince = time.Time{}, time.Time{}
-	en := &entry{spec: m, checker: checker, passive: passive, state: state, beat: now, beaten: e.clock()}
+	en := &entry{spec: m, checker: checker, passive: passive, state: state, beaten: e.clock()}
 	en.item.entry, en.item.index = en, -1
 	if seen {
 		en.tick = last.Tick
@@ -70,6 +73,8 @@ func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.S
 				Status: last.Status, Message: last.Message, Latency: last.Latency, Code: last.Code,
 			},
 		}
+	}
+	if en.beat = state.Beat; seen && last.Code == beatCode && last.Tick.Time().After(en.beat) {
 		en.beat = last.Tick.Time()
 	}
 	e.mu.Lock()
@@ -144,8 +149,8 @@ func (e *Engine) put(m *monitor.Monitor) error {
 	en := e.entries[m.ID]
 	if en == nil {
 		en = &entry{
-			state: monitor.State{MonitorID: m.ID, Condition: monitor.Pending, Since: now},
-			beat:  now, beaten: e.clock(),
+			state:  monitor.State{MonitorID: m.ID, Condition: monitor.Pending, Since: now},
+			beaten: e.clock(),
 		}
 		en.item.entry, en.item.index = en, -1
 		e.entries[m.ID] = en
@@ -164,7 +169,7 @@ func (e *Engine) put(m *monitor.Monitor) error {
 	e.mu.Unlock()
 
 	en.spec, en.checker, en.passive = m, checker, passive
-	if old != nil {
+	if old != nil && !sameCheck(old, m) {
 		en.state.BadRun, en.state.FailRun, en.state.Unknowns = 0, 0, 0
 		en.state.BadSince, en.state.FailSince = time.Time{}, time.Time{}
 	}
@@ -183,9 +188,18 @@ func (e *Engine) put(m *monitor.Monitor) error {
 	case passive != nil && !en.state.Known:
 		t.due = -1
 	case passive != nil:
-		en.beat, en.beaten = now, clock
-		t.due = clock + m.Interval + passive.Grace()
+		if old == nil || old.Paused || old.Kind != m.Kind {
+			en.beaten = clock // nothing was waited for until now
+		}
+		t.due = max(clock, en.beaten+m.Interval+passive.Grace())
 	}
 	e.schedule.put(&en.item, t)
 	return err
+}
+
+// sameCheck reports whether a changed monitor is still checked and judged in the same way, so that results before and after
+// the change count together.
+func sameCheck(a, b *monitor.Monitor) bool {
+	return a.Kind == b.Kind && a.Target == b.Target && bytes.Equal(a.Config, b.Config) && slices.Equal(a.Assert, b.Assert) &&
+		slices.Equal(a.Degrade, b.Degrade) && a.Retries == b.Retries && a.Recoveries == b.Recoveries
 }

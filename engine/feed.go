@@ -15,7 +15,7 @@ import (
 const (
 	MessageState    = "state"    // Data is a StateChange
 	MessageIncident = "incident" // Data is a monitor.Incident, once it is stored
-	MessageResult   = "result"   // Data is a Seen; kept only while somebody listens
+	MessageResult   = "result"   // Data is a Seen; kept only while somebody wants results, and not resumed
 	MessageLog      = "log"      // Data is a monitor.LogLine
 	MessageReset    = "reset"    // what was asked for is no longer there: read everything anew
 	MessageLost     = "lost"     // Data is how many messages the reader was too slow for (int)
@@ -55,16 +55,36 @@ type SubscribeOptions struct {
 
 const feedSize = 10_000
 
-// feed keeps the newest messages in a ring. Readers keep their own place in it: a slow one loses messages, is told how many,
-// and holds up nobody.
+// ring keeps the newest messages of a sort.
+type ring struct {
+	messages []Message
+	next     uint64 // number of the next message
+}
+
+func (r *ring) add(m Message) {
+	if len(r.messages) < feedSize {
+		r.messages = append(r.messages, m)
+	} else {
+		r.messages[r.next%feedSize] = m
+	}
+	r.next++
+}
+
+// oldest is the number of the oldest message that is kept.
+func (r *ring) oldest() uint64 { return r.next - uint64(len(r.messages)) }
+
+// feed keeps the newest messages. Readers keep their own place in it: a slow one loses messages, is told how many, and holds
+// up nobody. Results have a ring of their own, which is filled only while somebody wants them: at thousands a second they
+// would push out what a reader that comes back needs to find.
 type feed struct {
 	boot int64 // ids of an earlier run of the server do not match
 
 	mu      sync.Mutex
-	ring    []Message
-	next    uint64 // number of the next message
+	news    ring
+	results ring
 	changed chan struct{}
 	readers int
+	wanting int // readers that want results
 	closed  bool
 }
 
@@ -79,23 +99,22 @@ func (f *feed) publish(typ string, data any) {
 		return // nobody reads any more
 	}
 	m := Message{Type: typ, Data: data}
-	if len(f.ring) < feedSize {
-		f.ring = append(f.ring, m)
+	if typ == MessageResult {
+		f.results.add(m)
 	} else {
-		f.ring[f.next%feedSize] = m
+		f.news.add(m)
 	}
-	f.next++
 	if f.readers > 0 {
 		close(f.changed)
 		f.changed = make(chan struct{})
 	}
 }
 
-// heard reports whether anybody listens.
+// heard reports whether anybody wants results.
 func (f *feed) heard() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.readers > 0
+	return f.wanting > 0
 }
 
 func (f *feed) close() {
@@ -107,18 +126,19 @@ func (f *feed) close() {
 	}
 }
 
-// before is the id after which a reader gets message n.
+// before is the id after which a reader gets message n. A result has the id of the message before it: who resumes after it
+// gets what is not a result.
 func (f *feed) before(n uint64) string { return fmt.Sprintf("%x-%d", f.boot, int64(n)-1) } //nolint:gosec // counts messages of one run
-
-func (f *feed) id(n uint64) string { return fmt.Sprintf("%x-%d", f.boot, n) }
 
 // Subscription reads messages. It is used by one goroutine.
 type Subscription struct {
-	feed  *feed
-	types []string
-	next  uint64
-	reset bool
-	once  sync.Once
+	feed    *feed
+	types   []string
+	results bool
+	next    uint64 // of the news
+	result  uint64 // next of the results
+	reset   bool
+	once    sync.Once
 }
 
 // Subscribe begins to read what happens. Close must be called. A slow reader loses messages and is told how many.
@@ -126,19 +146,27 @@ func (e *Engine) Subscribe(o SubscribeOptions) *Subscription {
 	f := e.feed
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	s := &Subscription{feed: f, types: o.Types, next: f.news.next, result: f.results.next}
+	s.results = s.wants(MessageResult)
 	f.readers++
-	s := &Subscription{feed: f, types: o.Types, next: f.next}
+	if s.results {
+		f.wanting++
+	}
 	if o.After == "" {
 		return s
 	}
 	var boot, n int64
-	next := int64(f.next) //nolint:gosec // counts messages of one run
+	next := int64(f.news.next) //nolint:gosec // counts messages of one run
 	if _, err := fmt.Sscanf(o.After, "%x-%d", &boot, &n); err != nil || boot != f.boot || n < -1 || n >= next || next-n > feedSize {
 		s.reset = true
 		return s
 	}
 	s.next = uint64(n + 1)
 	return s
+}
+
+func (s *Subscription) wants(typ string) bool {
+	return len(s.types) == 0 || slices.Contains(s.types, typ)
 }
 
 // Next returns the next message. It waits for one until ctx ends; after Close, or when the engine has ended, the error is
@@ -168,20 +196,30 @@ func (s *Subscription) take() (Message, bool) {
 	f := s.feed
 	if s.reset {
 		s.reset = false
-		return Message{ID: f.before(f.next), Type: MessageReset}, true
+		return Message{ID: f.before(f.news.next), Type: MessageReset}, true
 	}
-	if oldest := f.next - uint64(len(f.ring)); s.next < oldest {
-		lost := int(oldest - s.next) //nolint:gosec // far below the bounds of int
-		s.next = oldest
-		return Message{ID: f.before(oldest), Type: MessageLost, Data: lost}, true
+	lost := 0
+	if oldest := f.news.oldest(); s.next < oldest {
+		lost, s.next = int(oldest-s.next), oldest //nolint:gosec // far below the bounds of int
 	}
-	for ; s.next < f.next; s.next++ {
-		m := f.ring[s.next%feedSize]
-		if len(s.types) > 0 && !slices.Contains(s.types, m.Type) {
-			continue
-		}
-		m.ID = f.id(s.next)
+	if oldest := f.results.oldest(); s.results && s.result < oldest {
+		lost, s.result = lost+int(oldest-s.result), oldest //nolint:gosec // far below the bounds of int
+	}
+	if lost > 0 {
+		return Message{ID: f.before(s.next), Type: MessageLost, Data: lost}, true
+	}
+	for s.next < f.news.next {
+		m := f.news.messages[s.next%feedSize]
 		s.next++
+		if s.wants(m.Type) {
+			m.ID = f.before(s.next)
+			return m, true
+		}
+	}
+	if s.results && s.result < f.results.next {
+		m := f.results.messages[s.result%feedSize]
+		s.result++
+		m.ID = f.before(s.next)
 		return m, true
 	}
 	return Message{}, false
@@ -191,8 +229,11 @@ func (s *Subscription) take() (Message, bool) {
 func (s *Subscription) Close() {
 	s.once.Do(func() {
 		s.feed.mu.Lock()
+		defer s.feed.mu.Unlock()
 		s.feed.readers--
-		s.feed.mu.Unlock()
+		if s.results {
+			s.feed.wanting--
+		}
 	})
 }
 

@@ -26,9 +26,13 @@ func (e *Engine) perform(ctx context.Context, j job) {
 		en.mu.Unlock()
 		return
 	}
-	spec, checker, passive, beat := en.spec, en.checker, en.passive, en.beat
+	spec, checker, passive, beat, starved := en.spec, en.checker, en.passive, en.beat, en.held > mostHeld
+	en.held = 0
 	req := sdk.CheckRequest{
-		Monitor: reference(spec), Target: spec.Target, Timeout: spec.Timeout, Config: spec.Config, Attempt: 1 + max(0, en.state.BadRun),
+		Monitor: reference(spec), Target: spec.Target, Timeout: spec.Timeout, Config: spec.Config, Attempt: 1,
+	}
+	if retrying(en.state) {
+		req.Attempt += en.state.BadRun
 	}
 	if en.last != nil {
 		req.State = en.last.Result.State
@@ -40,13 +44,16 @@ func (e *Engine) perform(ctx context.Context, j job) {
 
 	e.stats.lateness.observe(began - j.due)
 	result, err := e.guard(req.Monitor, func() (sdk.Result, error) {
-		if passive != nil {
+		switch {
+		case starved:
+			return sdk.Result{}, errors.New("this machine stands still again and again, so a beat may have come and not been read")
+		case passive != nil:
 			return passive.Missed(beat, at), nil
 		}
 		return checker.Check(ctx, req)
 	})
 	if errors.Is(context.Cause(ctx), context.Canceled) {
-		e.schedule.release(j.item)
+		e.schedule.release(j)
 		return // the engine stops, or the monitor was removed or paused: there is nothing to say of its target
 	}
 	if err != nil {
@@ -69,9 +76,18 @@ func (e *Engine) beatMayCome(en *entry, now time.Duration) bool {
 	if !ok || here.Sub(resumed) >= catchUp {
 		return false
 	}
+	if en.held++; en.held > mostHeld {
+		return false
+	}
 	e.schedule.move(&en.item, now+catchUp-here.Sub(resumed), false)
 	return true
 }
+
+// mostHeld is how often in a row a missed beat is given more time; after that it is unknown.
+const mostHeld = 5
+
+// beatCode is the code of samples that came from a beat, to tell them from those of missed ones.
+const beatCode = 1
 
 // guard calls code of a checker and turns a panic of it into an error: the process and all other checks go on.
 func (e *Engine) guard(m sdk.Ref, call func() (sdk.Result, error)) (r sdk.Result, err error) {
@@ -199,6 +215,8 @@ func (e *Engine) CheckNow(ctx context.Context, id string) (Last, error) {
 			return Last{}, fmt.Errorf("%w: the monitor was changed, paused or removed meanwhile", monitor.ErrConflict)
 		}
 		return last, nil
+	case <-e.stopped:
+		return Last{}, fmt.Errorf("check monitor %s: the engine stops: %w", id, monitor.ErrClosed)
 	case <-ctx.Done():
 		return Last{}, fmt.Errorf("check monitor %s: %w", id, ctx.Err())
 	}
@@ -237,7 +255,9 @@ func (e *Engine) Beat(token string, b Beat) error {
 	}
 	// The clock is read under the lock: a check for a missed beat that runs at this moment is then clearly before or after.
 	began, at := e.clock(), e.now()
-	en.beat, en.beaten = at, began
+	en.beat, en.beaten, en.held = at, began, 0
+	en.state.Beat = at
+	result.Code = beatCode
 	e.settleLocked(en, finished{spec: en.spec, began: began, at: at, beat: true, result: result})
 	return nil
 }

@@ -132,7 +132,8 @@ func (r *recorder) settle(ctx context.Context, c *chain, t monitor.Transition, e
 	case errors.Is(err, monitor.ErrConflict): // no later try can be better, and others wait behind it
 		r.log.Error("transition was refused and is lost", "monitor", t.State.MonitorID, "condition", t.State.Condition.String(), "error", err)
 	case errors.Is(err, monitor.ErrClosed) || ctx.Err() != nil:
-		r.log.Error("transition was lost: the store is closed", "monitor", t.State.MonitorID, "condition", t.State.Condition.String())
+		r.log.Error("transition was lost: the server stops and the store did not take it", "monitor", t.State.MonitorID,
+			"condition", t.State.Condition.String(), "error", err)
 	default:
 		c.wait = min(max(2*c.wait, recordFirstWait), recordMostWait)
 		if now := time.Now(); now.Sub(r.complained) >= time.Minute {

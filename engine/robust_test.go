@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,8 +141,9 @@ func TestEndReachesAllWhoWereTold(t *testing.T) {
 			return e.Put(m)
 		},
 		"deleted": func(e *Engine, m monitor.Monitor) error {
+			last := e.Farewell(m.ID)
 			e.Remove(m.ID)
-			return nil
+			return e.opts.Store.Record(context.Background(), *last)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,5 +204,107 @@ func TestOutageOverRestart(t *testing.T) {
 		if d := closed.Event.Payload.Incident.Duration; d < time.Hour || d > time.Hour+time.Minute {
 			t.Errorf("told of a downtime of %s, want a little over an hour", d)
 		}
+	})
+}
+
+// A change that does not touch what is checked goes on counting: many such changes must not keep an outage from being seen.
+func TestEditsDoNotHoldUpAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, &memory{}, scripted{"t": always(sdk.Down), "p": heart{token: "tick", grace: time.Second}}, nil)
+		synctest.Wait()
+		asked, told := spec(1, "t"), spec(2, "p")
+		asked.Retries = 5
+		for _, m := range []monitor.Monitor{asked, told} {
+			if err := e.Put(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := e.Beat("tick", Beat{Status: sdk.Up}); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			advance(1500 * time.Millisecond)
+			for _, m := range []*monitor.Monitor{&asked, &told} {
+				m.Revision++
+				m.Labels = map[string]string{"edit": time.Now().String()}
+				if err := e.Put(*m); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, m := range []monitor.Monitor{asked, told} {
+			if got := condition(t, e.Engine, m.ID); got != monitor.Down {
+				t.Errorf("%s after 30 s of edits is %s, want down", m.Name, got)
+			}
+		}
+		// A change of what is checked does begin anew.
+		asked.Revision++
+		asked.Config = json.RawMessage(`{"other":true}`)
+		if err := e.Put(asked); err != nil {
+			t.Fatal(err)
+		}
+		live, _ := e.Live(asked.ID)
+		if live.State.FailRun > 1 {
+			t.Errorf("the counters went on over a change of the config: %+v", live.State)
+		}
+		e.stop()
+	})
+}
+
+// The last beat is known after a restart, also when missed ones came after it.
+func TestLastBeatOverRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := spec(1, "p")
+		store := &memory{monitors: []monitor.Monitor{m}}
+		first := start(t, store, scripted{"p": heart{token: "tick"}}, nil)
+		synctest.Wait()
+		beat := wall()
+		if err := first.Beat("tick", Beat{Status: sdk.Up}); err != nil {
+			t.Fatal(err)
+		}
+		advance(time.Minute)
+		first.stop()
+		store.mu.Lock()
+		store.last = map[uint32]monitor.Sample{1: store.samples[len(store.samples)-1]}
+		store.mu.Unlock()
+		second := start(t, store, scripted{"p": heart{token: "tick"}}, nil)
+		advance(11 * time.Second)
+		live, _ := second.Live(m.ID)
+		want := "no heartbeat for " + wall().Sub(beat).Round(time.Second).String()
+		if live.State.Condition != monitor.Down || live.Last == nil || !strings.HasPrefix(live.Last.Result.Message, want[:len(want)-2]) {
+			t.Errorf("after the restart: %s, %+v; want %q", live.State.Condition, live.Last, want)
+		}
+		second.stop()
+	})
+}
+
+// Results in between do not make a reader lose what it comes back for.
+func TestResumeBesideResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, &memory{}, scripted{"t": replay(sdk.Up, sdk.Up, sdk.Up, sdk.Down)}, nil)
+		synctest.Wait()
+		all := e.Subscribe(SubscribeOptions{})
+		defer all.Close()
+		if err := e.Put(spec(1, "t")); err != nil {
+			t.Fatal(err)
+		}
+		first, err := all.Next(t.Context())
+		if err != nil || first.Type != MessageState {
+			t.Fatalf("first came %+v, %v", first, err)
+		}
+		for range 2 * feedSize {
+			e.Publish(MessageResult, Seen{})
+		}
+		advance(time.Minute)
+		back := e.Subscribe(SubscribeOptions{After: first.ID, Types: []string{MessageState}})
+		defer back.Close()
+		m, err := back.Next(t.Context())
+		if err != nil || m.Type != MessageState || m.Data.(StateChange).To != monitor.Down {
+			t.Errorf("after coming back: %+v, %v; want the change to down", m, err)
+		}
+		if m, err := all.Next(t.Context()); err != nil || m.Type != MessageLost {
+			t.Errorf("the slow reader of results got %+v, %v; want to be told what it lost", m, err)
+		}
+		e.stop()
 	})
 }

@@ -328,11 +328,13 @@ func (s *schedule) remove(it *item) {
 	it.release()
 }
 
-// release tells those who wait for a result that there will be none.
-func (s *schedule) release(it *item) {
+// release tells those who wait for the result of a job that there will be none, unless a newer one is on its way.
+func (s *schedule) release(j job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it.release()
+	if j.epoch == j.item.epoch {
+		j.item.release()
+	}
 }
 
 func (it *item) release() {

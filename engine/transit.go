@@ -94,23 +94,40 @@ func (e *Engine) withTold(ids, told []string) []string {
 	return ids
 }
 
-// deleted ends the open outage of a monitor that is removed: those who were told of it are told that it is not watched any
-// more. The entry's lock is held.
-func (e *Engine) deleted(en *entry) {
-	state := en.state
-	told := e.withTold(nil, state.Told)
-	if state.Incident == "" || len(told) == 0 {
-		return
+// Farewell returns the transition that ends the open outage of a monitor which is about to be deleted: those who were told of
+// it are told that it is not watched any more. It is nil when there is no outage, or no such monitor.
+func (e *Engine) Farewell(id string) *monitor.Transition {
+	en := e.entry(id)
+	if en == nil {
+		return nil
 	}
-	now := e.now().UTC()
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	state := en.state
+	if state.Incident == "" {
+		return nil
+	}
+	now := monitor.TickOf(e.now()).Time()
 	incident := openIncident(en.spec, state)
 	incident.EndedAt = now
+	told := e.withTold(nil, state.Told)
 	outage := &sdk.Outage{ID: incident.ID, StartedAt: incident.StartedAt, EndedAt: now, Duration: max(0, now.Sub(incident.StartedAt))}
 	v := verdict{from: state.Condition, event: sdk.WentUp, audience: sdk.WentUp}
 	sample := monitor.Sample{Tick: monitor.TickOf(now), Message: "the monitor was deleted; its target is not watched any more"}
 	ev := e.event(en.spec, v, monitor.Unknown, sample, outage)
 	state.Incident, state.IncidentSince, state.IncidentCause, state.Told = "", time.Time{}, "", nil
-	e.recorder.add(en.spec.Series, monitor.Transition{State: state, Incident: incident, Event: ev, Channels: told})
+	return &monitor.Transition{State: state, Incident: incident, Event: ev, Channels: told}
+}
+
+// ended tells listeners that the outage of a removed monitor is over. The entry's lock is held.
+func (e *Engine) ended(en *entry) {
+	if en.state.Incident == "" {
+		return
+	}
+	incident := openIncident(en.spec, en.state)
+	incident.EndedAt = monitor.TickOf(e.now()).Time()
+	e.feed.publish(MessageIncident, *incident)
+	e.delivery.Wake()
 }
 
 // audience returns the channels of a monitor that take an event.

@@ -1,5 +1,5 @@
 // Package sdk is the contract between Tocsin and the code that extends it: what a check is asked and answers, and what a
-// notification says. It imports the standard library only. docs/plugins.md describes the JSON form of these types.
+// notification says. It imports the standard library only.
 package sdk
 
 import (
@@ -78,7 +78,7 @@ type CheckRequest struct {
 	Target  string
 	Timeout time.Duration
 	Attempt int             // 1 for a scheduled check, then one more for each retry
-	State   string          // opaque, at most 4 KiB: what the last result carried
+	State   string          // opaque, at most 4 KiB: what the last result carried; empty after a restart
 	Config  json.RawMessage // for plugins; a built-in checker got its configuration when it was made
 }
 

@@ -238,13 +238,19 @@ func (s *Store) UpdateMonitor(ctx context.Context, m *monitor.Monitor) error {
 	return nil
 }
 
-// DeleteMonitor deletes a monitor and its state and ends its open incident. What is pending in the outbox is still delivered.
+// DeleteMonitor deletes a monitor and its state and ends its open incident. A last transition, with the news of that, is
+// recorded with it; nil is none. What is pending in the outbox is still delivered.
 // Its samples, events and incidents go with the pruner, and its series is never used again.
-func (s *Store) DeleteMonitor(ctx context.Context, id string) error {
+func (s *Store) DeleteMonitor(ctx context.Context, id string, last *monitor.Transition) error {
 	return s.do(ctx, "delete monitor", func(ctx context.Context, t *tx) error {
 		var was monitorRow
 		if err := t.NewSelect().Model(&was).Column("series", "created_at").Where("id = ?", id).Scan(ctx); err != nil {
 			return err
+		}
+		if last != nil {
+			if err := t.record(ctx, last); err != nil {
+				return fmt.Errorf("last transition: %w", err)
+			}
 		}
 		now := s.now().UnixMilli()
 		// A clock that was wrong when the monitor was made must leave nothing behind: the hours take in a day on both sides.

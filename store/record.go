@@ -22,6 +22,7 @@ type stateRow struct {
 	Began     int64  `bun:"incident_since"`
 	Cause     string `bun:"incident_cause"`
 	Told      string `bun:"told"` // ids, joined with commas
+	Beat      int64  `bun:"beat"`
 	Bad       bool   `bun:"bad"`
 	Fail      bool   `bun:"fail"`
 	Known     bool   `bun:"known"`
@@ -30,7 +31,7 @@ type stateRow struct {
 func (r *stateRow) state() monitor.State {
 	return monitor.State{
 		MonitorID: r.MonitorID, Condition: monitor.Condition(r.Condition), Since: unstamp(r.Since), Incident: r.Incident,
-		IncidentSince: unstamp(r.Began), IncidentCause: r.Cause, Told: splitIDs(r.Told), Bad: r.Bad, Fail: r.Fail, Known: r.Known,
+		IncidentSince: unstamp(r.Began), IncidentCause: r.Cause, Told: splitIDs(r.Told), Beat: unstamp(r.Beat), Bad: r.Bad, Fail: r.Fail, Known: r.Known,
 	}
 }
 
@@ -98,44 +99,46 @@ func (s *Store) States(ctx context.Context) ([]monitor.State, error) {
 // the stored samples that turned out to belong to the outage. All of it is committed, or nothing. Writing the same transition
 // again changes nothing. Of a monitor that was deleted meanwhile the state is left out, and its incident is ended.
 func (s *Store) Record(ctx context.Context, tr monitor.Transition) error {
-	return s.do(ctx, "record transition", func(ctx context.Context, t *tx) error {
-		var there bool
-		err := t.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM monitors WHERE id = ?)", tr.State.MonitorID).Scan(&there)
-		if err != nil {
-			return err
+	return s.do(ctx, "record transition", func(ctx context.Context, t *tx) error { return t.record(ctx, &tr) })
+}
+
+func (t *tx) record(ctx context.Context, tr *monitor.Transition) error {
+	var there bool
+	err := t.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM monitors WHERE id = ?)", tr.State.MonitorID).Scan(&there)
+	if err != nil {
+		return err
+	}
+	if there {
+		if err := t.putState(ctx, &tr.State); err != nil {
+			return fmt.Errorf("state: %w", err)
 		}
-		if there {
-			if err := t.putState(ctx, &tr.State); err != nil {
-				return fmt.Errorf("state: %w", err)
-			}
+	}
+	if tr.Incident != nil {
+		if err := t.putIncident(ctx, tr.Incident, there); err != nil {
+			return fmt.Errorf("incident: %w", err)
 		}
-		if tr.Incident != nil {
-			if err := t.putIncident(ctx, tr.Incident, there); err != nil {
-				return fmt.Errorf("incident: %w", err)
-			}
+	}
+	if tr.Event != nil {
+		if err := t.putEvent(ctx, tr.Event, tr.Channels); err != nil {
+			return fmt.Errorf("event: %w", err)
 		}
-		if tr.Event != nil {
-			if err := t.putEvent(ctx, tr.Event, tr.Channels); err != nil {
-				return fmt.Errorf("event: %w", err)
-			}
+	}
+	if tr.Recount != nil {
+		if err := t.recount(ctx, *tr.Recount); err != nil {
+			return fmt.Errorf("recount: %w", err)
 		}
-		if tr.Recount != nil {
-			if err := t.recount(ctx, *tr.Recount); err != nil {
-				return fmt.Errorf("recount: %w", err)
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (t *tx) putState(ctx context.Context, st *monitor.State) error {
 	row := &stateRow{
 		MonitorID: st.MonitorID, Condition: int(st.Condition), Since: stamp(st.Since), Incident: st.Incident,
-		Began: stamp(st.IncidentSince), Cause: st.IncidentCause, Told: strings.Join(st.Told, ","), Bad: st.Bad, Fail: st.Fail, Known: st.Known,
+		Began: stamp(st.IncidentSince), Cause: st.IncidentCause, Told: strings.Join(st.Told, ","), Beat: stamp(st.Beat), Bad: st.Bad, Fail: st.Fail, Known: st.Known,
 	}
 	q := t.NewInsert().Model(row).Returning("NULL").On("CONFLICT (monitor_id) DO UPDATE")
 	for _, column := range []string{
-		"condition", "since", "incident", "incident_since", "incident_cause", "told", "bad", "fail", "known",
+		"condition", "since", "incident", "incident_since", "incident_cause", "told", "beat", "bad", "fail", "known",
 	} {
 		q = q.Set(column + " = EXCLUDED." + column)
 	}

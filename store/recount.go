@@ -185,12 +185,13 @@ func (t *tx) moveHeld(ctx context.Context, series, hour uint32, was, is rollup) 
 	for i := range d {
 		d[i] = is.held[i] - was.held[i]
 	}
+	unknown := is.counts[0] - was.counts[0] // the mark of a pause counts as a result once it is none any more
 	for _, row := range []struct {
 		table string
 		slot  uint32
 	}{{"hours", hour}, {"days", hour / hoursADay}} {
-		_, err := t.ExecContext(ctx, "UPDATE "+row.table+" SET h0 = h0 + ?, h1 = h1 + ?, h2 = h2 + ?, h3 = h3 + ? WHERE id = ?",
-			d[0], d[1], d[2], d[3], rowID(uint64(row.slot), series))
+		_, err := t.ExecContext(ctx, "UPDATE "+row.table+" SET c0 = c0 + ?, h0 = h0 + ?, h1 = h1 + ?, h2 = h2 + ?, h3 = h3 + ? WHERE id = ?",
+			unknown, d[0], d[1], d[2], d[3], rowID(uint64(row.slot), series))
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Times inside the store are Unix ms. Hours and days are counted from the first tick, which is a midnight in UTC.
@@ -138,6 +139,9 @@ func (st *stretch) sum(sc *scale, from, to int64) rollup {
 			continue
 		}
 		status := stateStatus(p.state)
+		if status == sdk.Unknown && stateCondition(p.state) == monitor.Paused {
+			continue // no result: it marks where the time of the one before ends
+		}
 		r.counts[status]++
 		if hasLatency(p) {
 			r.addLatency(sc.us(p.latency))

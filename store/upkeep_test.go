@@ -373,7 +373,7 @@ func TestDeadSeries(t *testing.T) {
 	flush(t, s)
 	c.set(noon().Add(600 * time.Minute))
 	maintain(t, s)
-	if err := s.DeleteMonitor(t.Context(), gone.ID); err != nil {
+	if err := s.DeleteMonitor(t.Context(), gone.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	c.set(noon().Add(800 * time.Minute))

@@ -24,7 +24,7 @@ type Passive interface {
 	Token() string
 	// Grace is how long after the interval a beat may still come.
 	Grace() time.Duration
-	// Missed returns the result for a beat that did not come; since is the time of the last beat or of the start.
+	// Missed returns the result for a beat that did not come; since is the time of the last beat, zero when none is known.
 	Missed(since, now time.Time) sdk.Result
 	// Beat returns a beat's result with the monitor's expressions applied: one that is up can become degraded or down.
 	Beat(result sdk.Result) sdk.Result

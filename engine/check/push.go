@@ -71,6 +71,9 @@ func (p *push) Grace() time.Duration { return p.grace }
 
 // Missed returns the result for a beat that did not come. Its text is the same until the next beat.
 func (p *push) Missed(since, _ time.Time) sdk.Result {
+	if since.IsZero() {
+		return sdk.Result{Status: sdk.Down, Message: "no beat came"}
+	}
 	return sdk.Result{Status: sdk.Down, Message: "no beat since " + since.UTC().Format("2006-01-02 15:04:05 UTC")}
 }
 

@@ -118,6 +118,7 @@ type State struct {
 	Incident      string    // id of the open incident; empty when there is none, and so is what follows
 	IncidentSince time.Time // when it began
 	IncidentCause string    // the message of the result that began it
+	Beat          time.Time // of the newest beat when the state was recorded; zero: none, or the monitor waits for none
 	Told          []string  // ids of the channels that were told of it, and will be told of its end
 
 	// Bad and Fail are confirmed: at least degraded, and down. They outlive unknown, pause and pending.
@@ -125,7 +126,8 @@ type State struct {
 	// Known is set once a result has been confirmed; until then the monitor is pending.
 	Known bool
 
-	// What the judge counts. It is not stored: it starts from zero after a restart and after a change of what is checked.
+	// What the judge counts. It is not stored: it starts from zero after a restart and after a change of what is checked or of
+	// how many results must agree.
 	BadRun, FailRun     int       // results in a row at least degraded (down); negative: in a row better than that
 	BadSince, FailSince time.Time // the first of a positive run
 	Unknowns            int       // unknown results in a row

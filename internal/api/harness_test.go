@@ -382,11 +382,11 @@ func (f *faulty) UpdateMonitor(ctx context.Context, m *monitor.Monitor) error {
 	return f.Store.UpdateMonitor(ctx, m)
 }
 
-func (f *faulty) DeleteMonitor(ctx context.Context, id string) error {
-	if done, err := f.write(func(ctx context.Context) error { return f.Store.DeleteMonitor(ctx, id) }); done {
+func (f *faulty) DeleteMonitor(ctx context.Context, id string, last *monitor.Transition) error {
+	if done, err := f.write(func(ctx context.Context) error { return f.Store.DeleteMonitor(ctx, id, last) }); done {
 		return err
 	}
-	return f.Store.DeleteMonitor(ctx, id)
+	return f.Store.DeleteMonitor(ctx, id, last)
 }
 
 func (f *faulty) CreateChannel(ctx context.Context, c *monitor.Channel) error {

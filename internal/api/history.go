@@ -103,7 +103,7 @@ type Uptime struct {
 	UptimePercent  *float64       `json:"uptime_percent" doc:"Share of the known time in which the confirmed state was not down; null when no time is known."`
 	SuccessPercent *float64       `json:"success_percent" doc:"Share of the results, unknown ones left out, that were not down; null when there are none."`
 	KnownPercent   float64        `json:"known_percent" doc:"Share of the range in which the state was known."`
-	Seconds        Seconds        `json:"seconds" doc:"Time by confirmed state; unknown has pauses and gaps as well."`
+	Seconds        Seconds        `json:"seconds" doc:"Time by confirmed state; unknown has the beginning of pauses as well. Time without results is in none."`
 	Counts         Counts         `json:"counts" doc:"Results by status."`
 	Outages        int            `json:"outages" doc:"Incidents that began in the range, or before it and lasted into it."`
 	MTTRSeconds    *float64       `json:"mttr_seconds" doc:"Mean time to recovery: time down by outage; null without outages."`

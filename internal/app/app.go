@@ -166,7 +166,7 @@ func (s *server) build(ctx context.Context) error {
 	s.engine, err = engine.New(engine.Options{
 		Store: s.store, Outbox: s.store, Checks: s.checks, Alerts: alerts, Log: s.log,
 		PublicURL: strings.TrimRight(set.PublicURL, "/"), Workers: set.Workers, KindLimits: set.KindLimits,
-		Watchdog: watchdog, DrainTimeout: set.DrainTimeout / 4,
+		Watchdog: watchdog, DrainTimeout: set.DrainTimeout * 2 / 3,
 	})
 	if err != nil {
 		return err
@@ -266,11 +266,11 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 	s.log.Info("stopping", "within", s.Settings.DrainTimeout.String(), "requests", s.requests.Load(),
 		"checks", stats.Running, "deliveries", stats.Delivery.InFlight, "unrecorded", stats.Unrecorded)
 	s.api.Close()
-	s.front.shut(ctx, began.Add(s.Settings.DrainTimeout/3)) // the rest is the engine's and the store's
-	front := time.Now()
 	stopEngine()
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
+	s.front.shut(ctx, began.Add(s.Settings.DrainTimeout*2/3)) // beside the engine; the rest is the store's
+	front := time.Now()
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 	select {
@@ -281,7 +281,7 @@ func (s *server) run(ctx context.Context) (deadline time.Time, err error) {
 			"checks", stats.Running, "deliveries", stats.Delivery.InFlight, "unrecorded", stats.Unrecorded)
 		return deadline, fmt.Errorf("the engine did not end within %s", s.Settings.DrainTimeout)
 	}
-	s.log.Info("drained", "requests_took", front.Sub(began).Round(time.Millisecond).String(), "engine_took", time.Since(front).Round(time.Millisecond).String())
+	s.log.Info("drained", "requests_took", front.Sub(began).Round(time.Millisecond).String(), "all_took", time.Since(began).Round(time.Millisecond).String())
 	return deadline, err
 }
 

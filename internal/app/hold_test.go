@@ -289,3 +289,32 @@ func logText(lines []struct{ Message string }) string {
 	}
 	return b.String()
 }
+
+// TestSlowReceiverIsWaitedFor stops the server while a receiver takes a good part of the drain timeout: what it took is recorded,
+// and not sent again after a restart.
+func TestSlowReceiverIsWaitedFor(t *testing.T) {
+	var asked atomic.Int64
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked.Add(1)
+		<-time.After(3500 * time.Millisecond)
+	}))
+	defer slow.Close()
+	set := settings(t, nil)
+	set.DrainTimeout = 12 * time.Second
+	in := start(t, set)
+	in.add("/api/v1/channels", map[string]any{"name": "slow", "provider": "webhook", "config": map[string]any{"url": slow.URL}})
+	in.add("/api/v1/monitors", map[string]any{
+		"name": "gone", "kind": "tcp", "target": closedPort(t), "interval": "1s", "timeout": "1s", "channels": []string{"slow"},
+	})
+	in.until("the receiver is asked", func() bool { return asked.Load() == 1 })
+	in.stop()
+	again := start(t, set)
+	again.until("it is checked again", func() bool {
+		m := again.details()["gone"]
+		return m.Last != nil && m.Last.At.After(time.Now().Add(-time.Second))
+	})
+	again.stop()
+	if got := asked.Load(); got != 1 {
+		t.Errorf("the receiver was asked %d times for one outage", got)
+	}
+}

@@ -52,6 +52,9 @@ func (s *Service) Samples(ctx context.Context, id string, r SampleRange) (Sample
 			faults.Add("cursor", shown(r.Cursor), "is not one that this list gave")
 		}
 		after = monitor.Tick(n)
+		if err == nil && (after < monitor.TickOf(r.From) || after > monitor.TickOf(r.To)) {
+			faults.Add("cursor", shown(r.Cursor), "is not one that this list gave for this range")
+		}
 	}
 	if r.Limit == 0 {
 		r.Limit = 1000

@@ -182,7 +182,7 @@ func (s *Service) DeleteMonitor(ctx context.Context, id string, revision int64) 
 	}
 	wctx, cancel := writing(ctx)
 	defer cancel()
-	if err := s.opts.Store.DeleteMonitor(wctx, id); err != nil {
+	if err := s.opts.Store.DeleteMonitor(wctx, id, s.opts.Engine.Farewell(id)); err != nil {
 		s.settle(ctx, err, object{id: id})
 		return fmt.Errorf("delete monitor %s: %w", id, err)
 	}

@@ -22,7 +22,8 @@ import (
 type Monitors interface {
 	CreateMonitor(ctx context.Context, m *monitor.Monitor) error
 	UpdateMonitor(ctx context.Context, m *monitor.Monitor) error
-	DeleteMonitor(ctx context.Context, id string) error
+	// DeleteMonitor records last, the end of an open outage, in the same transaction; nil when there is none.
+	DeleteMonitor(ctx context.Context, id string, last *monitor.Transition) error
 	Monitor(ctx context.Context, id string) (monitor.Monitor, error)
 	MonitorByName(ctx context.Context, name string) (monitor.Monitor, error)
 	ListMonitors(ctx context.Context, q monitor.Query) (monitor.Page[monitor.Listed], error)
@@ -80,7 +81,7 @@ type Schedule interface {
 	CheckNow(ctx context.Context, id string) (engine.Last, error)
 	Beat(token string, b engine.Beat) error
 	Live(id string) (engine.Live, bool)
-	Labelled(key, value string) []engine.Current
+	Farewell(id string) *monitor.Transition
 }
 
 // Delivery is what the service needs of the engine to have notifications sent.
@@ -94,6 +95,7 @@ type Delivery interface {
 // Feed is what the service needs of the engine to tell what is going on.
 type Feed interface {
 	Subscribe(o engine.SubscribeOptions) *engine.Subscription
+	Labelled(key, value string) []engine.Current
 	Stats() engine.Stats
 	Healthy() error
 }

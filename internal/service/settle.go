@@ -101,7 +101,7 @@ func (s *Service) followLocked(ctx context.Context, o object) error {
 // decided returns nil once every write that was handed to the store before has been made or not. The store makes them one
 // after the other, so that one that changes nothing, for there is no monitor with its id, is answered after them.
 func (s *Service) decided(ctx context.Context) error {
-	err := s.opts.Store.DeleteMonitor(ctx, newID(s.now()))
+	err := s.opts.Store.DeleteMonitor(ctx, newID(s.now()), nil)
 	if errors.Is(err, monitor.ErrNotFound) {
 		return nil
 	}

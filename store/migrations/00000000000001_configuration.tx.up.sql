@@ -62,6 +62,7 @@ CREATE TABLE states (
   incident_since INTEGER NOT NULL,
   incident_cause TEXT NOT NULL,
   told TEXT NOT NULL,
+  beat INTEGER NOT NULL,
   bad INTEGER NOT NULL,
   fail INTEGER NOT NULL,
   known INTEGER NOT NULL

@@ -68,8 +68,8 @@ func testMonitors(t *testing.T, b *bench) {
 	none.ID = "none"
 	is(t, b.UpdateMonitor(ctx, &none), monitor.ErrNotFound)
 
-	no(t, b.DeleteMonitor(ctx, two.ID))
-	is(t, b.DeleteMonitor(ctx, two.ID), monitor.ErrNotFound)
+	no(t, b.DeleteMonitor(ctx, two.ID, nil))
+	is(t, b.DeleteMonitor(ctx, two.ID, nil), monitor.ErrNotFound)
 	_, err = b.Monitor(ctx, two.ID)
 	is(t, err, monitor.ErrNotFound)
 	if three := b.monitor(t, "three"); three.Series != 3 {
@@ -218,7 +218,7 @@ func testChannels(t *testing.T, b *bench) {
 	is(t, err, monitor.ErrConflict)
 	same(t, err.Error(), "delete channel: it is used by m1, m2, m3, m4, m5 and others: conflict")
 	for _, name := range []string{"m1", "m2", "m3", "m4", "m5", "m6"} {
-		no(t, b.DeleteMonitor(ctx, "M-"+name))
+		no(t, b.DeleteMonitor(ctx, "M-"+name, nil))
 	}
 	no(t, b.DeleteChannel(ctx, "C1"))
 	is(t, b.DeleteChannel(ctx, "C1"), monitor.ErrNotFound)

@@ -162,7 +162,9 @@ func (m *model) sum(from, to, now time.Time) (counts [4]int64, held [4]time.Dura
 	for i, s := range m.samples {
 		at := s.Tick.Time()
 		if !at.Before(from) && at.Before(to) {
-			counts[s.Status]++
+			if s.Status != sdk.Unknown || s.Condition != monitor.Paused { // that one is no result: it marks a pause
+				counts[s.Status]++
+			}
 		}
 		end := at.Add(m.hold)
 		if i+1 < len(m.samples) && m.samples[i+1].Tick.Time().Before(end) {

@@ -23,7 +23,7 @@ import (
 type Monitors interface {
 	CreateMonitor(ctx context.Context, m *monitor.Monitor) error
 	UpdateMonitor(ctx context.Context, m *monitor.Monitor) error
-	DeleteMonitor(ctx context.Context, id string) error
+	DeleteMonitor(ctx context.Context, id string, last *monitor.Transition) error
 	Monitor(ctx context.Context, id string) (monitor.Monitor, error)
 	MonitorByName(ctx context.Context, name string) (monitor.Monitor, error)
 	Monitors(ctx context.Context) ([]monitor.Monitor, error)
@@ -132,6 +132,7 @@ func Run(t *testing.T, open func(t *testing.T, c Config) Store) {
 		{"sums", testSums},
 		{"recounts", testRecounts},
 		{"transitions", testTransitions},
+		{"farewell", testFarewell},
 		{"timeline pages", testTimeline},
 		{"outbox", testOutbox},
 		{"deleted monitor", testDeleted},

@@ -13,7 +13,7 @@ import (
 func transition(m *monitor.Monitor, n int, at time.Time, channels ...string) monitor.Transition {
 	in := &monitor.Incident{ID: id("I%s%d", m.Name, n), MonitorID: m.ID, MonitorName: m.Name, Cause: "refused", StartedAt: at}
 	return monitor.Transition{
-		State:    monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Incident: in.ID, IncidentSince: at, IncidentCause: "refused", Told: channels, Bad: true, Fail: true, Known: true},
+		State:    monitor.State{MonitorID: m.ID, Condition: monitor.Down, Since: at, Incident: in.ID, IncidentSince: at, IncidentCause: "refused", Told: channels, Beat: at, Bad: true, Fail: true, Known: true},
 		Incident: in,
 		Event: &monitor.Event{
 			ID: id("E%s%d", m.Name, n), MonitorID: m.ID, IncidentID: in.ID, Kind: sdk.WentDown, From: monitor.Up, To: monitor.Down, At: at,
@@ -74,6 +74,29 @@ func testTransitions(t *testing.T, b *bench) {
 		no(t, err)
 		same(t, got.Outages, r.want)
 	}
+}
+
+// testFarewell deletes a monitor in the middle of an outage with the news of its end.
+func testFarewell(t *testing.T, b *bench) {
+	ctx := t.Context()
+	ops := b.channel(t, "ops")
+	m := b.monitor(t, "one", func(m *monitor.Monitor) { m.Channels = []string{ops.ID} })
+	down := transition(&m, 1, b.now(), ops.ID)
+	no(t, b.Record(ctx, down))
+	b.set(b.now().Add(time.Minute))
+	last := transition(&m, 2, down.Incident.StartedAt, ops.ID)
+	last.Incident.ID, last.Incident.EndedAt = down.Incident.ID, b.now()
+	last.Event.Kind, last.Event.IncidentID = sdk.WentUp, down.Incident.ID
+	no(t, b.DeleteMonitor(ctx, m.ID, &last))
+	in, err := b.Incident(ctx, down.Incident.ID)
+	no(t, err)
+	same(t, in.EndedAt.Equal(b.now()), true)
+	pending, _, _, err := b.OutboxCounts(ctx)
+	no(t, err)
+	same(t, pending, int64(2))
+	states, err := b.States(ctx)
+	no(t, err)
+	same(t, len(states), 0)
 }
 
 func testTimeline(t *testing.T, b *bench) {
@@ -223,7 +246,7 @@ func testDeleted(t *testing.T, b *bench) {
 	b.append(t, sample(m.Series, b.now(), sdk.Down, "refused"))
 	no(t, b.Record(ctx, transition(&m, 1, b.now(), ops.ID)))
 	b.set(b.now().Add(time.Minute))
-	no(t, b.DeleteMonitor(ctx, m.ID))
+	no(t, b.DeleteMonitor(ctx, m.ID, nil))
 	// A check that was under way when the monitor went.
 	b.append(t, sample(m.Series, b.now(), sdk.Down, "refused"))
 	no(t, b.Record(ctx, transition(&m, 2, b.now(), ops.ID)))
@@ -383,7 +406,7 @@ func calls(b *bench) map[string]func(ctx context.Context) error {
 			return b.CreateMonitor(ctx, &monitor.Monitor{ID: "new", Name: "new", Interval: time.Minute})
 		},
 		"UpdateMonitor": func(ctx context.Context) error { return b.UpdateMonitor(ctx, &monitor.Monitor{ID: "M-one", Name: "x"}) },
-		"DeleteMonitor": func(ctx context.Context) error { return b.DeleteMonitor(ctx, "M-one") },
+		"DeleteMonitor": func(ctx context.Context) error { return b.DeleteMonitor(ctx, "M-one", nil) },
 		"Monitor":       func(ctx context.Context) error { _, err := b.Monitor(ctx, "M-one"); return err },
 		"MonitorByName": func(ctx context.Context) error { _, err := b.MonitorByName(ctx, "one"); return err },
 		"Monitors":      func(ctx context.Context) error { _, err := b.Monitors(ctx); return err },
