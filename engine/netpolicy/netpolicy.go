@@ -24,7 +24,7 @@ type Policy struct {
 }
 
 // Check returns nil when addr may be connected to, else an error that wraps ErrDenied and names the remedy. An IPv4 address
-// written as IPv6 (mapped, NAT64 and 6to4 forms) is judged as the IPv4 address.
+// written as IPv6 (mapped, compatible, NAT64 and 6to4 forms) is judged as the IPv4 address.
 func (p Policy) Check(addr netip.Addr) error {
 	plain := embedded(addr.WithZone(""))
 	for _, allowed := range p.Allow {
@@ -64,10 +64,11 @@ var (
 	metadataV6 = netip.MustParseAddr("fd00:ec2::254")
 	prefixes   = [...]netip.Prefix{netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4")}
 	nat64      = [...]netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48")}
+	compatible = netip.MustParsePrefix("::/96")
 	sixToFour  = netip.MustParsePrefix("2002::/16")
 )
 
-// embedded returns the IPv4 address that an IPv6 address carries (RFC 4291 2.5.5.2, RFC 6052 2.1, RFC 3056 2), or addr.
+// embedded returns the IPv4 address that an IPv6 address carries (RFC 4291 2.5.5, RFC 6052 2.1, RFC 3056 2), or addr.
 func embedded(addr netip.Addr) netip.Addr {
 	if addr.Is4In6() {
 		return addr.Unmap()
@@ -76,6 +77,8 @@ func embedded(addr netip.Addr) netip.Addr {
 	switch {
 	case !addr.Is6():
 		return addr
+	case compatible.Contains(addr) && addr != netip.IPv6Unspecified() && addr != netip.IPv6Loopback():
+		return netip.AddrFrom4([4]byte(b[12:16]))
 	case nat64[0].Contains(addr) || nat64[1].Contains(addr):
 		return netip.AddrFrom4([4]byte(b[12:16]))
 	case sixToFour.Contains(addr):

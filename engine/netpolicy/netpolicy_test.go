@@ -35,6 +35,8 @@ func TestCheck(t *testing.T) {
 		{"::", "unspecified"},
 		{"169.254.169.254", "link-local"},
 		{"::ffff:169.254.169.254", "link-local"},
+		{"::a9fe:a9fe", "link-local"},
+		{"::7f00:1", ""},
 		{"64:ff9b::a9fe:a9fe", "link-local"},
 		{"64:ff9b:1::a9fe:a9fe", "link-local"},
 		{"2002:a9fe:a9fe::1", "link-local"},
