@@ -40,6 +40,7 @@ generate: ## write the files that are made from the code
 	go test ./internal/config -run '^TestOperationsDoc$$' -update
 	go test ./engine -run '^TestStatesDocument$$' -update
 	go test ./engine/check -run '^TestDocs$$' -update
+	go test ./host -run '^TestManifestSchema' -update
 	go test ./engine/alert -run '^TestProvidersDocumentation$$' -update
 
 check-generated: ## fail when a generated file is out of date

@@ -179,7 +179,7 @@ const maxLatency = time.Duration(1<<40-1) * time.Microsecond
 
 // bounded cuts what a checker returned to what is kept.
 func bounded(r sdk.Result) sdk.Result {
-	r.Message = monitor.CleanText(r.Message, messageBytes)
+	r.Message = sdk.CleanText(r.Message, messageBytes)
 	if len(r.State) > opaqueBytes {
 		r.State = ""
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 type logRow struct {
@@ -36,7 +37,7 @@ func logRowOf(l *monitor.LogLine) logRow {
 	level, _ := levelNumber(l.Level)
 	// A line comes with what others said in it: nothing may make the database refuse it.
 	return logRow{
-		At: stamp(l.At), Level: level, Message: monitor.CleanText(l.Message, 4096), Attrs: monitor.CleanText(l.Attrs, 16384),
+		At: stamp(l.At), Level: level, Message: sdk.CleanText(l.Message, 4096), Attrs: sdk.CleanText(l.Attrs, 16384),
 	}
 }
 

@@ -79,7 +79,7 @@ func (s *Store) Attempted(ctx context.Context, a monitor.Attempt) error {
 			return fmt.Errorf("outcome %d is none of an attempt", a.Outcome)
 		}
 		res, err := t.ExecContext(ctx, `UPDATE outbox SET attempts = attempts + 1, outcome = ?, error = ?, done_at = ?,
-			due_at = coalesce(?, due_at) WHERE id = ? AND done_at = 0`, int(a.Outcome), monitor.CleanText(a.Error, 1024), done, due, a.NotificationID)
+			due_at = coalesce(?, due_at) WHERE id = ? AND done_at = 0`, int(a.Outcome), sdk.CleanText(a.Error, 1024), done, due, a.NotificationID)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func insertLane(ctx context.Context, c *conn, l *lane) error {
 	for _, h := range l.healths {
 		row := &healthRow{
 			ChannelID: h.ChannelID, LastSuccessAt: stamp(h.LastSuccessAt), LastErrorAt: stamp(h.LastErrorAt),
-			LastError: monitor.CleanText(h.LastError, 1024), Streak: h.Streak,
+			LastError: sdk.CleanText(h.LastError, 1024), Streak: h.Streak,
 		}
 		_, err := c.bun.NewInsert().Model(row).Returning("NULL").On("CONFLICT (channel_id) DO UPDATE").
 			Set("last_success_at = EXCLUDED.last_success_at").Set("last_error_at = EXCLUDED.last_error_at").

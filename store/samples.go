@@ -92,7 +92,7 @@ func (s *Store) prepare(samples []monitor.Sample) *prepared {
 		}
 		p.rows = append(p.rows, sampleRow{
 			id: rowID(uint64(one.Tick), one.Series), value: packValue(one), series: one.Series,
-			message: monitor.CleanText(one.Message, maxMessage),
+			message: sdk.CleanText(one.Message, maxMessage),
 			point: point{
 				tick: one.Tick, state: packState(one.Status, one.Condition, one.Code), latency: s.scale.index(one.Latency),
 			},

@@ -226,7 +226,7 @@ func (d *Delivery) setHealth(channelID string, err error) {
 			d.log.Info("channel works again", "channel", ch.spec.Name, "failures", before)
 		}
 	} else {
-		h.LastErrorAt, h.LastError, ch.failing = now, monitor.CleanText(err.Error(), maxError), true
+		h.LastErrorAt, h.LastError, ch.failing = now, sdk.CleanText(err.Error(), maxError), true
 		h.Streak++
 		if before == 0 {
 			d.log.Warn("channel fails", "channel", ch.spec.Name, "provider", ch.spec.Provider, "error", h.LastError)

@@ -90,7 +90,7 @@ func newEmail(opts Options, v Values) (Notifier, error) {
 	}
 	var faults monitor.Faults
 	if strings.ContainsAny(e.host, " /@[]") || strings.Contains(e.host, ":") && !isAddress(e.host) {
-		faults.Add("host", monitor.CleanText(e.host, 100), "must be a host name or an address without port")
+		faults.Add("host", sdk.CleanText(e.host, 100), "must be a host name or an address without port")
 	} else if addr, err := netip.ParseAddr(e.host); err == nil {
 		if err := opts.Policy.Check(addr); err != nil {
 			faults.Add("host", e.host, "%v", err)
@@ -288,7 +288,7 @@ func permanentReply(err error) bool {
 func (e *email) judge(ctx context.Context, err error) error {
 	var reply *textproto.Error
 	if errors.As(err, &reply) {
-		reply.Msg = monitor.CleanText(reply.Msg, maxAnswer)
+		reply.Msg = sdk.CleanText(reply.Msg, maxAnswer)
 	}
 	switch {
 	case permanentReply(err):
@@ -343,7 +343,7 @@ func (e *email) message(n sdk.Notification) (*gomail.Msg, error) {
 	m.FromMailAddress(e.from)
 	m.ToMailAddress(e.to...)
 	subject, _, _ := strings.Cut(n.Text, "\n")
-	m.Subject(monitor.CleanText(subject, maxMessage))
+	m.Subject(sdk.CleanText(subject, maxMessage))
 	m.SetDateWithValue(n.At.UTC())
 	_, domain, _ := strings.Cut(e.from.Address, "@")
 	m.SetMessageIDWithValue(idPart(n.ID) + "@" + domain)

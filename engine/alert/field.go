@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Bounds of a channel's configuration.
@@ -133,7 +134,7 @@ func decode(fields []Field, config json.RawMessage) (Values, monitor.Faults) {
 	seen := make(map[string]bool, len(given))
 	for _, m := range given {
 		f := fieldNamed(fields, m.name)
-		path := "config." + monitor.CleanText(m.name, 100)
+		path := "config." + sdk.CleanText(m.name, 100)
 		switch {
 		case f == nil:
 			faults.Add(path, nil, "unknown field; known are %s", fieldNames(fields))
@@ -234,7 +235,7 @@ func (f *Field) show(text string) any {
 	if f.Secret {
 		return nil
 	}
-	return monitor.CleanText(text, 100)
+	return sdk.CleanText(text, 100)
 }
 
 // checkText returns what is wrong with the text, or "".
@@ -345,7 +346,7 @@ func (f *Field) readHeaders(raw json.RawMessage) (any, monitor.Faults) {
 	headers := make(map[string]string, len(given))
 	seen := make(map[string]bool, len(given))
 	for _, m := range given {
-		path := f.Name + "." + monitor.CleanText(m.name, 100)
+		path := f.Name + "." + sdk.CleanText(m.name, 100)
 		lower := strings.ToLower(m.name)
 		var value string
 		switch {

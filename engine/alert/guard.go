@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -47,10 +46,10 @@ func (g *guarded) Notify(ctx context.Context, n sdk.Notification) (err error) {
 	text := err.Error()
 	var quoted *quoting
 	if errors.As(err, &quoted) {
-		words := cutRunes(monitor.CleanText(mask(quoted.words, g.secrets), maxAnswer), maxQuote)
-		return remark(errors.New(monitor.CleanText(mask(text, g.secrets)+": "+words, maxError)), err)
+		words := cutRunes(sdk.CleanText(mask(quoted.words, g.secrets), maxAnswer), maxQuote)
+		return remark(errors.New(sdk.CleanText(mask(text, g.secrets)+": "+words, maxError)), err)
 	}
-	if clean := monitor.CleanText(mask(text, g.secrets), maxError); clean != text {
+	if clean := sdk.CleanText(mask(text, g.secrets), maxError); clean != text {
 		return remark(errors.New(clean), err)
 	}
 	return err

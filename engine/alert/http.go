@@ -19,7 +19,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -150,7 +149,7 @@ func quotable(contentType string, body []byte) string {
 	case bytes.HasPrefix(body, []byte("<")), !utf8.Valid(body), bytes.ContainsRune(body, 0):
 		return ""
 	}
-	return monitor.CleanText(string(body), maxAnswer)
+	return sdk.CleanText(string(body), maxAnswer)
 }
 
 // delay returns how long the receiver asked to be left alone, at most maxRetryAfter (RFC 9110, 10.2.3).
@@ -203,7 +202,7 @@ func reasonOf(rule *success, body []byte) string {
 		return ""
 	}
 	// Not cut here: secrets in it are masked first, see guarded.
-	if reason := monitor.CleanText(rule.reason(body), maxAnswer); reason != "" {
+	if reason := sdk.CleanText(rule.reason(body), maxAnswer); reason != "" {
 		return ": " + reason
 	}
 	return ""

@@ -269,14 +269,14 @@ func (d *Delivery) outcome(n monitor.Notification, err error, attempted bool) mo
 	if err == nil {
 		return a
 	}
-	a.Error = monitor.CleanText(err.Error(), maxError)
+	a.Error = sdk.CleanText(err.Error(), maxError)
 	now := d.clock.now()
 	last := n.CreatedAt.Add(giveUpAfter)
 	switch {
 	case sdk.IsPermanent(err), err != errInterrupted && !now.Before(last): //nolint:errorlint // never wrapped
 		a.Outcome = monitor.GivenUp
 		if !sdk.IsPermanent(err) {
-			a.Error = monitor.CleanText("given up after 24 h: "+err.Error(), maxError)
+			a.Error = sdk.CleanText("given up after 24 h: "+err.Error(), maxError)
 		}
 		return a
 	case err == errInterrupted: //nolint:errorlint // never wrapped

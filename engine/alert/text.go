@@ -4,7 +4,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -20,8 +19,8 @@ const (
 // when or how long, and the link. A recovery says how long the monitor was down. It reads every part of n but Text. Names and
 // messages come from outside: they are one line each, without control characters.
 func Text(n sdk.Notification) string {
-	name := cutRunes(monitor.CleanText(n.Monitor.Name, 4*maxTextName), maxTextName)
-	result := monitor.CleanText(n.Result.Message, maxMessage)
+	name := cutRunes(sdk.CleanText(n.Monitor.Name, 4*maxTextName), maxTextName)
+	result := sdk.CleanText(n.Result.Message, maxMessage)
 	first := headline(n, name)
 	if result != "" {
 		first += ": " + result
@@ -32,7 +31,7 @@ func Text(n sdk.Notification) string {
 	}
 	lines = append(lines, circumstances(n))
 	if n.URL != "" {
-		lines = append(lines, monitor.CleanText(n.URL, maxMessage))
+		lines = append(lines, sdk.CleanText(n.URL, maxMessage))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -71,7 +70,7 @@ func ended(n sdk.Notification) bool {
 // circumstances is the line that says what is watched and since when.
 func circumstances(n sdk.Notification) string {
 	var b strings.Builder
-	if target := cutRunes(monitor.CleanText(n.Monitor.Target, 4*maxTextTarget), maxTextTarget); target != "" {
+	if target := cutRunes(sdk.CleanText(n.Monitor.Target, 4*maxTextTarget), maxTextTarget); target != "" {
 		b.WriteString("Target " + target + " ")
 	}
 	o := n.Incident

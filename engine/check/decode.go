@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // decoder sets the fields of a config struct from a JSON tree and collects every fault.
@@ -45,7 +46,7 @@ func (d *decoder) object(path string, n *node, fields []field, out reflect.Value
 }
 
 // shown makes a name from outside fit for a path.
-func shown(name string) string { return monitor.CleanText(name, 100) }
+func shown(name string) string { return sdk.CleanText(name, 100) }
 
 // suggest names the field that was probably meant, or lists all.
 func suggest(name string, fields []field) string {
@@ -99,7 +100,7 @@ func (d *decoder) wrong(path string, n *node, f *field, want string) {
 	if !f.secret {
 		switch n.kind {
 		case '"', '0':
-			value = monitor.CleanText(n.text, 100)
+			value = sdk.CleanText(n.text, 100)
 		case 't':
 			value = n.truth
 		}
@@ -114,7 +115,7 @@ func (d *decoder) text(path string, n *node, f *field) (string, bool) {
 	}
 	var value any
 	if !f.secret {
-		value = monitor.CleanText(n.text, 100)
+		value = sdk.CleanText(n.text, 100)
 	}
 	switch {
 	case f.enum != nil && !slices.Contains(f.enum, n.text):
@@ -146,7 +147,7 @@ func (d *decoder) integer(path string, n *node, f *field, out reflect.Value) {
 	}
 	value, err := strconv.Atoi(n.text)
 	if err != nil {
-		d.faults.Add(path, monitor.CleanText(n.text, 100), "must be a whole number between %s and %s", f.min, f.max)
+		d.faults.Add(path, sdk.CleanText(n.text, 100), "must be a whole number between %s and %s", f.min, f.max)
 		return
 	}
 	low, lowErr := strconv.Atoi(f.min)
@@ -168,7 +169,7 @@ func (d *decoder) duration(path string, n *node, f *field, out reflect.Value) {
 	}
 	value, err := monitor.ParseDuration(n.text)
 	if err != nil {
-		d.faults.Add(path, monitor.CleanText(n.text, 100), `must be a duration like "30s" or "1h30m"`)
+		d.faults.Add(path, sdk.CleanText(n.text, 100), `must be a duration like "30s" or "1h30m"`)
 		return
 	}
 	low, lowErr := time.ParseDuration(f.min)

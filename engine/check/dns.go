@@ -78,7 +78,7 @@ func newDNS(e *env, target string, c dnsConfig, faults *monitor.Faults) *dnsChec
 		}
 		server, err := parseEndpoint(c.Server, port)
 		if err != nil {
-			faults.Add("server", monitor.CleanText(c.Server, 100), "%v", err)
+			faults.Add("server", sdk.CleanText(c.Server, 100), "%v", err)
 		}
 		c.fits(server.addr, faults)
 		d.server = &server

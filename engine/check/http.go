@@ -282,7 +282,7 @@ func answerError(peer string, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &n) {
 		return &failure{phase: "waiting for the answer", peer: peer, err: err}
 	}
-	return &failure{phase: "the answer is no HTTP", peer: peer, err: &quiet{monitor.CleanText(err.Error(), 200), err}}
+	return &failure{phase: "the answer is no HTTP", peer: peer, err: &quiet{sdk.CleanText(err.Error(), 200), err}}
 }
 
 // overHTTP2 speaks HTTP/2 on a connection that is closed afterwards.
@@ -392,7 +392,7 @@ func (p *hop) follow(plan *httpPlan, code int, location string) string {
 		next.method, next.body = http.MethodGet, false
 	}
 	if next.bare && next.body && len(plan.body) > 0 {
-		return "redirect to another host (" + strings.ToLower(monitor.CleanText(next.host, 100)) + "), to which the body is not sent"
+		return "redirect to another host (" + strings.ToLower(sdk.CleanText(next.host, 100)) + "), to which the body is not sent"
 	}
 	*p = next
 	return ""

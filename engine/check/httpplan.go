@@ -102,11 +102,11 @@ func (c httpConfig) parse(e *env, faults *monitor.Faults) *httpPlan {
 		maxBody: c.MaxBodyBytes, userAgent: e.userAgent,
 	}
 	if !httpguts.ValidHeaderFieldName(c.Method) || strings.ToUpper(c.Method) != c.Method || c.Method == http.MethodConnect {
-		faults.Add("method", monitor.CleanText(c.Method, 100), "must be a method in capital letters, such as GET, HEAD or POST")
+		faults.Add("method", sdk.CleanText(c.Method, 100), "must be a method in capital letters, such as GET, HEAD or POST")
 	}
 	codes, err := parseCodes(c.ExpectStatus)
 	if err != nil {
-		faults.Add("expect_status", monitor.CleanText(c.ExpectStatus, 100), "%v", err)
+		faults.Add("expect_status", sdk.CleanText(c.ExpectStatus, 100), "%v", err)
 	}
 	p.codes = codes
 	contentType := c.content(p, faults)
@@ -194,7 +194,7 @@ func (c httpConfig) header(p *httpPlan, contentType string, faults *monitor.Faul
 		header.Set("Authorization", "Bearer "+c.Bearer)
 	}
 	for name, value := range c.Headers {
-		field := "headers." + monitor.CleanText(name, 100)
+		field := "headers." + sdk.CleanText(name, 100)
 		canonical := http.CanonicalHeaderKey(name)
 		switch {
 		case !httpguts.ValidHeaderFieldName(name):
@@ -364,7 +364,7 @@ func transport(e *env, c httpConfig, settings *tls.Config, proxy *url.URL) *http
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
-			return &refusedByProxy{"it answered " + monitor.CleanText(resp.Status, 100)}
+			return &refusedByProxy{"it answered " + sdk.CleanText(resp.Status, 100)}
 		}
 	}
 	if c.HTTPVersion != "2" {

@@ -127,7 +127,7 @@ func timeoutOf(ctx context.Context, req sdk.CheckRequest, start time.Time) time.
 
 // hide makes a message fit for storing: one clean line without the config's secrets.
 func (p *probing) hide(text string) string {
-	return monitor.CleanText(mask(p.secrets, text), maxMessage)
+	return sdk.CleanText(mask(p.secrets, text), maxMessage)
 }
 
 // clean does to an error's text what hide does to a message, and keeps the error for errors.Is.

@@ -17,7 +17,7 @@ func init() {
 			"nightly-backup", pushConfig{Grace: monitor.Duration(5 * time.Second)},
 			func(target string, c pushConfig) (Checker, error) {
 				var faults monitor.Faults
-				if monitor.CleanText(target, maxLabel) != target {
+				if sdk.CleanText(target, maxLabel) != target {
 					faults.Add("target", shownTarget(target), "must be at most %d characters long, without control characters", maxLabel)
 				}
 				if !validToken(c.Token) {
@@ -79,13 +79,13 @@ func (p *push) Missed(since, _ time.Time) sdk.Result {
 
 // Beat applies the monitor's expressions to a beat that came.
 func (p *push) Beat(result sdk.Result) sdk.Result {
-	result.Message = monitor.CleanText(result.Message, maxMessage)
+	result.Message = sdk.CleanText(result.Message, maxMessage)
 	if p.rules == nil || result.Status != sdk.Up && result.Status != sdk.Degraded {
 		return result
 	}
 	s := seen{Result: result, need: p.rules.need}
 	p.rules.apply(&s)
-	s.Message = monitor.CleanText(s.Message, maxMessage)
+	s.Message = sdk.CleanText(s.Message, maxMessage)
 	return s.Result
 }
 

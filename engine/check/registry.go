@@ -13,6 +13,7 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Kind is a sort of check.
@@ -197,7 +198,7 @@ func (r *Registry) New(s Spec) (Checker, error) {
 		for i, k := range r.kinds {
 			names[i] = k.Name
 		}
-		faults.Add("kind", monitor.CleanText(s.Kind, 100), "is unknown; known are %s", strings.Join(names, ", "))
+		faults.Add("kind", sdk.CleanText(s.Kind, 100), "is unknown; known are %s", strings.Join(names, ", "))
 		return nil, faults
 	}
 	config := s.Config

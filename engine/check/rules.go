@@ -96,7 +96,7 @@ func (e *env) compileRules(kind Kind, s Spec, faults *monitor.Faults) *rules {
 		for i, text := range list.texts {
 			one, err := e.rules.get(ruleKey{kind.Name, text}, func() (*rule, error) { return compileRule(kind.variables, text) })
 			if err != nil {
-				faults.Add(list.name+"["+strconv.Itoa(i)+"]", monitor.CleanText(text, 100), "%v", err)
+				faults.Add(list.name+"["+strconv.Itoa(i)+"]", sdk.CleanText(text, 100), "%v", err)
 				continue
 			}
 			*list.rules = append(*list.rules, one)
@@ -113,7 +113,7 @@ func compileRule(variables []Variable, text string) (*rule, error) {
 		return nil, errors.New("is empty; an expression is wanted, such as latency < 300ms")
 	case len(text) > monitor.MaxAssert:
 		return nil, fmt.Errorf("must be at most %d characters long", monitor.MaxAssert)
-	case monitor.CleanText(text, monitor.MaxAssert) != text:
+	case sdk.CleanText(text, monitor.MaxAssert) != text:
 		return nil, errors.New("must be one line of text without control characters")
 	}
 	src := rewriteDurations(text)
@@ -269,7 +269,7 @@ func (r *rule) broken(v *vars, badJSON error, s *seen) string {
 func (r *rule) shown(v *vars, reason string, secrets []string) string {
 	var parts []string
 	if reason != "" {
-		parts = append(parts, monitor.CleanText(reason, 200))
+		parts = append(parts, sdk.CleanText(reason, 200))
 	}
 	for _, p := range r.paths {
 		parts = append(parts, p.text+" = "+shownValue(p.value(v), secrets))
@@ -292,13 +292,13 @@ func shownValue(value any, secrets []string) string {
 	case time.Duration:
 		return t.Round(10 * time.Microsecond).String()
 	case string:
-		return cutText(strconv.Quote(monitor.CleanText(mask(secrets, t), 4*maxShown)))
+		return cutText(strconv.Quote(sdk.CleanText(mask(secrets, t), 4*maxShown)))
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
 		return "unprintable"
 	}
-	return cutText(monitor.CleanText(mask(secrets, string(text)), 4*maxShown))
+	return cutText(sdk.CleanText(mask(secrets, string(text)), 4*maxShown))
 }
 
 // cutText cuts a text to 100 characters.

@@ -8,7 +8,7 @@ import (
 	"net"
 	"strings"
 
-	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // maxLine is the longest line that a server may send before TLS begins, in bytes.
@@ -91,7 +91,7 @@ func (d dialogue) run(conn net.Conn) error {
 			return err
 		}
 		if !strings.HasPrefix(line, step.expect) {
-			return &refusal{step.send, monitor.CleanText(line, 200)}
+			return &refusal{step.send, sdk.CleanText(line, 200)}
 		}
 	}
 	if r.Buffered() > 0 {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // endpoint is a host and a port, parsed once.
@@ -48,7 +49,7 @@ func shownTarget(target string) any {
 	if strings.Contains(target, "@") {
 		return nil
 	}
-	return monitor.CleanText(target, 100)
+	return sdk.CleanText(target, 100)
 }
 
 // parseHost reads a name or a literal address, without brackets. Names are turned into ASCII (RFC 5891).

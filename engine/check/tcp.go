@@ -64,7 +64,7 @@ func newTCP(e *env, target string, c tcpConfig, faults *monitor.Faults) *tcpChec
 			faults.Add("expect_regexp", nil, "cannot be given together with expect")
 		}
 		if t.pattern, err = regexp.Compile(c.ExpectRegexp); err != nil {
-			faults.Add("expect_regexp", monitor.CleanText(c.ExpectRegexp, 100), "is no regular expression: %v", err)
+			faults.Add("expect_regexp", sdk.CleanText(c.ExpectRegexp, 100), "is no regular expression: %v", err)
 		}
 	}
 	return t

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // tlsOptions are the settings that the kinds which speak TLS have in common.
@@ -56,7 +57,7 @@ func (o tlsOptions) parse(faults *monitor.Faults) *tls.Config {
 	}
 	if o.ServerName != "" {
 		if _, _, err := parseHost(o.ServerName); err != nil {
-			faults.Add("server_name", monitor.CleanText(o.ServerName, 100), "%v", err)
+			faults.Add("server_name", sdk.CleanText(o.ServerName, 100), "%v", err)
 		}
 	}
 	if o.CA != "" {

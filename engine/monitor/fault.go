@@ -3,7 +3,6 @@ package monitor
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 // Fault is one thing wrong with what somebody wrote: where, what, and what would be right.
@@ -66,38 +65,4 @@ func (f *Faults) Under(path string, part Faults) {
 		}
 		*f = append(*f, p)
 	}
-}
-
-// CleanText returns text as one line of valid UTF-8 without control characters, cut to at most limit bytes at a character's
-// boundary; what is cut is marked with an ellipsis. Line breaks and tabs become spaces.
-func CleanText(text string, limit int) string {
-	clean := true
-	for i := 0; i < len(text); i++ {
-		if c := text[i]; c < ' ' || c >= 0x7f {
-			clean = false
-			break
-		}
-	}
-	if !clean {
-		text = strings.Map(func(r rune) rune {
-			switch {
-			case r == '\n' || r == '\t' || r == '\r':
-				return ' '
-			case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError:
-				return -1
-			case r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069':
-				return -1 // line separators and direction overrides
-			}
-			return r
-		}, text)
-	}
-	if len(text) <= limit {
-		return text
-	}
-	const ellipsis = "…"
-	cut := max(limit-len(ellipsis), 0)
-	for cut > 0 && !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + ellipsis
 }

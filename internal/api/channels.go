@@ -157,7 +157,7 @@ func (a *API) testChannel(ctx context.Context, in *ByID) (*testOut, error) {
 	}
 	out := &testOut{TestResult{OK: refused == nil}}
 	if refused != nil {
-		text := monitor.CleanText(refused.Error(), 1000)
+		text := sdk.CleanText(refused.Error(), 1000)
 		out.Body.Error = &text
 	}
 	return out, nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/internal/service"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 const problemType = "application/problem+json"
@@ -93,8 +94,8 @@ func tidy(faults []Fault) []Fault {
 		faults = faults[:most]
 	}
 	for i := range faults {
-		faults[i].Location = monitor.CleanText(faults[i].Location, 300)
-		faults[i].Message = monitor.CleanText(faults[i].Message, 1000)
+		faults[i].Location = sdk.CleanText(faults[i].Location, 300)
+		faults[i].Message = sdk.CleanText(faults[i].Message, 1000)
 		faults[i].Value = scalar(faults[i].Value)
 	}
 	return faults
@@ -104,7 +105,7 @@ func tidy(faults []Fault) []Fault {
 func scalar(v any) any {
 	switch v := v.(type) {
 	case string:
-		v = monitor.CleanText(v, max(len(v), 1))
+		v = sdk.CleanText(v, max(len(v), 1))
 		if utf8.RuneCountInString(v) > 100 {
 			v = string([]rune(v)[:100]) + "…"
 		}
@@ -200,7 +201,7 @@ func conflictText(err error) string {
 	if text == "" {
 		return "it cannot be done as things are"
 	}
-	return monitor.CleanText(text, 500)
+	return sdk.CleanText(text, 500)
 }
 
 func unauthenticated(detail string) *Problem {

@@ -103,7 +103,7 @@ func (p *beatParams) read(where, text string) {
 		p.wrong(where, "cannot be read: its escapes are wrong, or it has a semicolon", "")
 	}
 	for _, name := range sortedKeys(values) {
-		location := where + "." + monitor.CleanText(name, 100)
+		location := where + "." + sdk.CleanText(name, 100)
 		var param **beatParam
 		switch name {
 		case "status":

@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // StrictQuery is embedded in every input: parameters that are unknown, repeated, or not text are faults. It runs after huma
@@ -41,7 +42,7 @@ func (StrictQuery) Resolve(ctx huma.Context) []error {
 	}
 	sort.Strings(given)
 	for _, name := range given {
-		location := "query." + monitor.CleanText(name, 100)
+		location := "query." + sdk.CleanText(name, 100)
 		p := known[name]
 		if p == nil {
 			message := "is unknown; there are no parameters here"
@@ -59,7 +60,7 @@ func (StrictQuery) Resolve(ctx huma.Context) []error {
 			case v == "" && name == "cursor": // the first page: clients pass on what they have
 			case v == "":
 				faults = append(faults, &huma.ErrorDetail{Location: location, Message: "is empty; leave it out"})
-			case !utf8.ValidString(v) || monitor.CleanText(v, len(v)) != v:
+			case !utf8.ValidString(v) || sdk.CleanText(v, len(v)) != v:
 				faults = append(faults, &huma.ErrorDetail{Location: location, Message: "must be one line of UTF-8 without control characters"})
 			}
 		}

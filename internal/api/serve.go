@@ -10,8 +10,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/internal/service"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // secure sets what every answer has: nothing is kept, guessed at, or framed.
@@ -59,7 +59,7 @@ func (a *API) recover(c *gin.Context) {
 		}
 		p := newProblem(http.StatusInternalServerError, "", "the server could not do this; its log says why under the id")
 		a.log.Error("panic while answering a request", "problem_id", p.ID, "route", c.FullPath(), "method", c.Request.Method,
-			"panic", monitor.CleanText(fmt.Sprint(cause), 1024), "stack", string(debug.Stack()))
+			"panic", sdk.CleanText(fmt.Sprint(cause), 1024), "stack", string(debug.Stack()))
 		if c.Writer.Written() {
 			// Half an answer is out. The client must not take it for a whole one.
 			panic(http.ErrAbortHandler)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/internal/service"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Stats is how the server fares.
@@ -138,7 +139,7 @@ func (a *API) readyz(c *gin.Context) {
 	for name, err := range map[string]error{"store": ready.Store, "engine": ready.Engine} {
 		parts[name] = "ok"
 		if err != nil {
-			parts[name], status = monitor.CleanText(err.Error(), 200), http.StatusServiceUnavailable
+			parts[name], status = sdk.CleanText(err.Error(), 200), http.StatusServiceUnavailable
 			a.log.Debug("not ready", "part", name, "error", err)
 		}
 	}

@@ -63,7 +63,7 @@ func (s *server) demoHandler(next http.Handler) http.Handler {
 			return
 		}
 		s.log.Info("the demo's receiver got a notification", "monitor", n.Monitor.Name, "transition", string(n.Transition),
-			"text", monitor.CleanText(n.Text, 300))
+			"text", sdk.CleanText(n.Text, 300))
 		w.WriteHeader(http.StatusNoContent)
 	}
 	// Not a ServeMux: it would redirect unclean paths, which the API answers itself.

@@ -207,7 +207,7 @@ func parts(t sdk.Timing) []part {
 // printResult writes the status, what happened and performance data on the first line, as monitoring plugins do
 // (https://www.monitoring-plugins.org/doc/guidelines.html), and the rest below it.
 func (a *app) printResult(c *oneCheck, r *sdk.Result) error {
-	message := monitor.CleanText(r.Message, 1024)
+	message := sdk.CleanText(r.Message, 1024)
 	if a.json {
 		out := resultJSON{Kind: c.kind, Target: c.target, Status: r.Status, Message: message, LatencyUS: r.Latency.Microseconds(), Code: r.Code, Address: r.Address, Metrics: r.Metrics}
 		if out.Metrics == nil {
@@ -238,13 +238,13 @@ func (a *app) printResult(c *oneCheck, r *sdk.Result) error {
 		fmt.Fprintf(&b, "  %-12s "+format+"\n", append([]any{strings.ReplaceAll(name, "_", " ")}, args...)...)
 	}
 	if r.Address != "" {
-		line("address", "%s", monitor.CleanText(r.Address, 200))
+		line("address", "%s", sdk.CleanText(r.Address, 200))
 	}
 	for _, p := range parts(r.Timing) {
 		line(p.name, "%s", milliseconds(p.took))
 	}
 	for _, m := range r.Metrics {
-		line(monitor.CleanText(m.Name, 100), "%g%s", m.Value, monitor.CleanText(m.Unit, 20))
+		line(sdk.CleanText(m.Name, 100), "%g%s", m.Value, sdk.CleanText(m.Unit, 20))
 	}
 	if !r.ExpiresAt.IsZero() {
 		line("certificate", "ends %s, %s", r.ExpiresAt.UTC().Format(time.RFC3339), relative(r.ExpiresAt, time.Now()))

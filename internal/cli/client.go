@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 const (
@@ -199,7 +200,7 @@ func refusal(resp *http.Response, data []byte, token string) error {
 			return fmt.Errorf("read the server's answer: %w", err)
 		}
 	} else if location := resp.Header.Get("Location"); location != "" {
-		e.problem.Detail = "the server sends on to " + monitor.CleanText(location, 200) + "; set TOCSIN_URL to where it is"
+		e.problem.Detail = "the server sends on to " + sdk.CleanText(location, 200) + "; set TOCSIN_URL to where it is"
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized:

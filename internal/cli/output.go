@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // printf writes to standard output. A reader that went away is an error like any other.
@@ -37,7 +38,7 @@ func (a *app) table(rows [][]string) error {
 	var widths []int
 	for _, row := range rows {
 		for i := range row {
-			row[i] = monitor.CleanText(row[i], 400)
+			row[i] = sdk.CleanText(row[i], 400)
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
@@ -123,7 +124,7 @@ func (a *app) progress(what string) func() {
 				}
 				return
 			case <-ticker.C:
-				fmt.Fprintf(a.Stderr, "\r%s, %d s \x1b[K", monitor.CleanText(what, 60), seconds)
+				fmt.Fprintf(a.Stderr, "\r%s, %d s \x1b[K", sdk.CleanText(what, 60), seconds)
 			}
 		}
 	}()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Masked is what stands in the place of a secret.
@@ -125,7 +126,7 @@ func (l *Log) Handle(ctx context.Context, rec slog.Record) error {
 	}
 	line := monitor.LogLine{
 		At: at.UTC(), Level: levelName(rec.Level),
-		Message: monitor.CleanText(rec.Message, maxMessage), Attrs: encode(attrs),
+		Message: sdk.CleanText(rec.Message, maxMessage), Attrs: encode(attrs),
 	}
 	l.ring.keep(line)
 	if l.next != nil && l.next.Enabled(ctx, rec.Level) {
@@ -258,9 +259,9 @@ func value(v slog.Value) any {
 	case slog.KindDuration:
 		return v.Duration().String()
 	case slog.KindAny:
-		return monitor.CleanText(fmt.Sprint(v.Any()), maxValue) // fmt survives a panicking String or Error
+		return sdk.CleanText(fmt.Sprint(v.Any()), maxValue) // fmt survives a panicking String or Error
 	default:
-		return monitor.CleanText(v.String(), maxValue)
+		return sdk.CleanText(v.String(), maxValue)
 	}
 }
 
@@ -275,7 +276,7 @@ func encode(attrs []attr) string {
 		if later(attrs[i+1:], a.key) {
 			continue
 		}
-		key, kerr := json.Marshal(monitor.CleanText(a.key, 200))
+		key, kerr := json.Marshal(sdk.CleanText(a.key, 200))
 		val, verr := json.Marshal(a.value)
 		if kerr != nil || verr != nil { // neither can be: both are plain text and numbers
 			continue

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine"
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // MonitorView is a monitor as it is shown: secrets masked, channels by name, with its state and newest result.
@@ -212,7 +213,7 @@ type Beat = engine.Beat
 // Beat takes a heartbeat for the monitor that has the token. Who knows the token may: no principal is asked for. The error
 // is monitor.ErrNotFound when no monitor has it.
 func (s *Service) Beat(token string, b Beat) error {
-	b.Message = monitor.CleanText(b.Message, 1024)
+	b.Message = sdk.CleanText(b.Message, 1024)
 	return s.opts.Engine.Beat(token, b)
 }
 

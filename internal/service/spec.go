@@ -14,6 +14,7 @@ import (
 
 	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Defaults of what a monitor leaves out.
@@ -272,7 +273,7 @@ func checkText(faults *monitor.Faults, field, text string, limit int) {
 }
 
 func plain(text string) bool {
-	return utf8.ValidString(text) && monitor.CleanText(text, max(len(text), 1)) == text
+	return utf8.ValidString(text) && sdk.CleanText(text, max(len(text), 1)) == text
 }
 
 func checkExpressions(faults *monitor.Faults, field string, list []string) {
@@ -325,7 +326,7 @@ func has(faults monitor.Faults, field string) bool {
 
 // shown is how much of a value a fault shows: 100 characters, on one line.
 func shown(text string) string {
-	clean := monitor.CleanText(text, max(len(text), 1))
+	clean := sdk.CleanText(text, max(len(text), 1))
 	if utf8.RuneCountInString(clean) <= 100 {
 		return clean
 	}

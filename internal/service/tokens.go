@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // TokenPrefix begins every token that the server makes, so that scanners of leaked secrets can tell what it is.
@@ -254,7 +255,7 @@ func (s *Service) SeedAdmin(ctx context.Context, token string) (minted string, e
 	if len(token) < minSeed || len(token) > maxToken {
 		return "", fmt.Errorf("TOCSIN_ADMIN_TOKEN has %d characters: it must have %d to %d", len(token), minSeed, maxToken)
 	}
-	if monitor.CleanText(token, maxToken) != token {
+	if sdk.CleanText(token, maxToken) != token {
 		return "", errors.New("TOCSIN_ADMIN_TOKEN must be one line without control characters")
 	}
 	hash := sha256.Sum256([]byte(token))

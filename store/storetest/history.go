@@ -92,7 +92,7 @@ func testMessages(t *testing.T, b *bench) {
 	var want []string
 	for i, text := range texts {
 		b.append(t, sample(m.Series, at.Add(time.Duration(i)*time.Minute), sdk.Up, text))
-		want = append(want, monitor.CleanText(text, 1024))
+		want = append(want, sdk.CleanText(text, 1024))
 		if i%3 == 0 {
 			b.flush(t)
 		}
