@@ -60,7 +60,7 @@ func rules() []rule {
 			[]string{"github.com/uptrace/bun", "modernc.org/sqlite", "github.com/oklog/ulid", "golang.org/x/sync"},
 			"the store knows the nouns, not who uses it",
 		},
-		{"host/wasm", []string{"sdk", "sdk/process"}, []string{"github.com/tetratelabs/wazero"}, "the sandbox runner serves the contract and nothing else"},
+		{"host/wasm", []string{"sdk", "sdk/process"}, []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, "the sandbox runner serves the contract and nothing else"},
 		{"host/process", []string{"sdk", "sdk/proto", "sdk/process"}, []string{"github.com/hashicorp/go-plugin"}, "only the runner of process plugins knows go-plugin"},
 		{
 			"host",
