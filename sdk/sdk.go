@@ -122,7 +122,7 @@ const (
 	Test         Transition = "test"
 )
 
-// Transitions lists every transition that a channel can ask for.
+// Transitions lists every transition that a provider must know what to do with.
 func Transitions() []Transition {
 	return []Transition{WentDown, WentUp, WentDegraded, WentUnknown, Expiring, Test}
 }

@@ -2,8 +2,9 @@ package monitor
 
 import (
 	"fmt"
-	"strings"
 	"time"
+
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Duration is a length of time that is written as text, "30s" or "1h30m", in JSON, files and flags.
@@ -20,14 +21,7 @@ func ParseDuration(text string) (Duration, error) {
 
 // String returns the shortest text that ParseDuration reads as d: "30s", "5m", "1h30m".
 func (d Duration) String() string {
-	text := time.Duration(d).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
+	return sdk.Duration(d).String()
 }
 
 // MarshalText writes the duration as String does.

@@ -125,6 +125,7 @@ func badChannels() []bad {
 		b{"filter", `[]`, "", "must be an object"},
 		b{"filter", `{"transitions":"down"}`, "body.filter.transitions", "must be a list"},
 		b{"filter", `{"transitions":["sideways"]}`, "body.filter.transitions[0]", "must be one of down, up"},
+		b{"filter", `{"transitions":["expiring"]}`, "body.filter.transitions[0]", "must be one of down, up"},
 		b{"filter", `{"transitions":["down","down"]}`, "body.filter.transitions[1]", "named twice"},
 		b{"filter", `{"labels":{"a b":"c"}}`, "body.filter.labels", "letters"},
 		b{"filter", `{"labels":{"a":7}}`, "body.filter.labels.a", "must be a text"},

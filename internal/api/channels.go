@@ -17,13 +17,13 @@ type ChannelSpec struct {
 	Name     string     `json:"name" minLength:"1" maxLength:"200" doc:"Unique among channels; one line; not of the form of an id (ULID)." example:"ops"`
 	Provider string     `json:"provider" doc:"What delivers; see /providers." example:"webhook"`
 	Config   object     `json:"config,omitempty" doc:"What the provider's schema describes. Secrets are shown as ••••, and ••••, sent back, keeps the one that is stored, as long as the provider and the rest of config stay as they are."`
-	Filter   FilterSpec `json:"filter,omitempty" doc:"What the channel takes. Left out: down, up and expiring of every monitor that names it."`
+	Filter   FilterSpec `json:"filter,omitempty" doc:"What the channel takes. Left out: down and up of every monitor that names it."`
 	Disabled bool       `json:"disabled,omitempty" doc:"A disabled channel gets nothing."`
 }
 
 // FilterSpec says what a channel takes.
 type FilterSpec struct {
-	Transitions []string          `json:"transitions,omitempty" nullable:"false" enum:"down,up,degraded,unknown,expiring,test" doc:"Left out: down, up, expiring."`
+	Transitions []string          `json:"transitions,omitempty" nullable:"false" enum:"down,up,degraded,unknown,test" doc:"Left out: down, up."`
 	Labels      map[string]string `json:"labels,omitempty" doc:"Labels that a monitor must have; all of them."`
 }
 
@@ -55,7 +55,7 @@ type Channel struct {
 
 // Filter is what a channel takes.
 type Filter struct {
-	Transitions []string          `json:"transitions" nullable:"false" doc:"Empty: down, up, expiring."`
+	Transitions []string          `json:"transitions" nullable:"false" doc:"Empty: down, up."`
 	Labels      map[string]string `json:"labels"`
 }
 

@@ -166,7 +166,7 @@ type IncidentDetail struct {
 // Event is something that was worth telling.
 type Event struct {
 	ID      string    `json:"id" doc:"A ULID: what receivers got as the notification's id."`
-	Kind    string    `json:"kind" doc:"The transition: down, up, degraded, unknown, expiring, test."`
+	Kind    string    `json:"kind" doc:"The transition: down, up, degraded, unknown, test."`
 	From    string    `json:"from" doc:"The state before."`
 	To      string    `json:"to" doc:"The state after."`
 	At      time.Time `json:"at"`

@@ -134,7 +134,7 @@ func (a *app) channelAdd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&set, "set", nil, "setting of the provider, as key=value; may be repeated")
 	f.StringArrayVar(&files, "set-file", nil, "setting whose value is in a file, as key=path, - for standard input; for secrets")
-	f.StringSliceVar(&transitions, "transition", nil, "what it is told: down, up, degraded, unknown, expiring; all of down, up and expiring when not given")
+	f.StringSliceVar(&transitions, "transition", nil, "what it is told: down, up, degraded, unknown; down and up when not given")
 	f.StringArrayVar(&labels, "label", nil, "only of monitors with this label, as key=value; may be repeated")
 	return cmd
 }

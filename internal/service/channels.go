@@ -174,7 +174,8 @@ func (s *Service) buildChannel(ctx context.Context, in ChannelInput, old *monito
 }
 
 func checkFilter(faults *monitor.Faults, f monitor.Filter) {
-	all := sdk.Transitions()
+	// The engine raises no expiring event, and a channel that waited for one would wait in silence.
+	all := slices.DeleteFunc(sdk.Transitions(), func(t sdk.Transition) bool { return t == sdk.Expiring })
 	for i, t := range f.Transitions {
 		field := fmt.Sprintf("filter.transitions[%d]", i)
 		switch {
