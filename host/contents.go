@@ -1,3 +1,5 @@
+// Package host runs plugins: it reads what they are and what they ask for, keeps what they were granted, starts them behind two
+// walls, ends those that outlive a deadline, and makes their connections for them.
 package host
 
 import (

@@ -3,6 +3,8 @@ package host
 import (
 	"fmt"
 	"strings"
+
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Fault is one thing wrong with a manifest.
@@ -86,3 +88,6 @@ func edits(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// quote shows somebody else's text in an error.
+func quote(text string) string { return `"` + sdk.CleanText(text, 100) + `"` }

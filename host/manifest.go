@@ -12,6 +12,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/tocsinhq/tocsin/host/reach"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -35,7 +36,7 @@ var (
 // Manifest is what a plugin's manifest says, with its permissions parsed.
 type Manifest struct {
 	sdk.Manifest
-	Asks []Permission // in the order of Permissions
+	Asks []reach.Permission // in the order of Permissions
 }
 
 // ParseManifest reads a tocsin-plugin.yaml. The path is for errors only. The error is Faults: everything that is wrong, each
@@ -281,8 +282,8 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("%s is outside of the schema", quote(url))
 }
 
-func (c checker) permissions() []Permission {
-	var asks []Permission
+func (c checker) permissions() []reach.Permission {
+	var asks []reach.Permission
 	if len(c.m.Permissions) > maxPermissions {
 		c.about("permissions", "are more than %d", maxPermissions)
 	}
@@ -294,7 +295,7 @@ func (c checker) permissions() []Permission {
 		if !c.has(field + ".allow") {
 			continue
 		}
-		p, err := parsePermission(entry.Allow)
+		p, err := reach.ParsePermission(entry.Allow)
 		if err != nil {
 			c.about(field+".allow", "%s", err)
 			continue

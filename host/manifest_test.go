@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/tocsinhq/tocsin/host/reach"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -67,7 +68,7 @@ func TestManifest(t *testing.T) {
 			Limits:      sdk.Limits{Memory: 32 * sdk.MiB, Timeout: sdk.Duration(10 * time.Second), Concurrency: 8},
 			Permissions: []sdk.Permission{{Allow: "tcp://{target}", Reason: "talks to the server that it checks"}},
 		},
-		Asks: []Permission{{Scheme: "tcp", Target: true}},
+		Asks: []reach.Permission{{Scheme: "tcp", Target: true}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)

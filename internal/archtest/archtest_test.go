@@ -31,7 +31,8 @@ type rule struct {
 func rules() []rule {
 	return []rule{
 		{"sdk", nil, nil, "the contract is a leaf: plugin authors get the standard library and nothing else"},
-		{"sdk/process", []string{"sdk", "sdk/proto"}, []string{"github.com/hashicorp/go-plugin", "google.golang.org/grpc"}, "it serves the contract over gRPC and knows nothing of the server"},
+		{"sdk/proto", nil, []string{"google.golang.org/grpc", "google.golang.org/protobuf"}, "generated from the one wire contract"},
+		{"sdk/process", []string{"sdk", "sdk/proto"}, []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf"}, "it serves the contract over gRPC and knows nothing of the server"},
 		{"engine/monitor", []string{"sdk"}, nil, "the nouns are a leaf that everything else can share"},
 		{"engine/netpolicy", nil, nil, "what may be dialled is decided by one leaf"},
 		{
@@ -60,12 +61,18 @@ func rules() []rule {
 			[]string{"github.com/uptrace/bun", "modernc.org/sqlite", "github.com/oklog/ulid", "golang.org/x/sync"},
 			"the store knows the nouns, not who uses it",
 		},
-		{"host/wasm", []string{"sdk", "sdk/process"}, []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, "the sandbox runner serves the contract and nothing else"},
-		{"host/process", []string{"sdk", "sdk/proto", "sdk/process"}, []string{"github.com/hashicorp/go-plugin"}, "only the runner of process plugins knows go-plugin"},
+		{"host/reach", []string{"sdk", "engine/netpolicy"}, []string{"golang.org/x/net"}, "what a plugin may reach is decided by one leaf, which opens nothing"},
+		{"host/broker", []string{"sdk", "engine/netpolicy", "host/reach"}, []string{"github.com/miekg/dns", "golang.org/x/sys"}, "it makes connections for whoever holds a grant and knows no plugin"},
+		{"host/confine", nil, []string{"github.com/landlock-lsm/go-landlock", "github.com/elastic/go-seccomp-bpf", "golang.org/x/sys"}, "the second wall knows nothing of what it surrounds"},
+		{"host/wasm", []string{"sdk"}, []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"}, "the sandbox serves the contract and nothing else"},
+		{"host/wasm/netfs", []string{"sdk", "host/reach", "host/broker"}, []string{"github.com/tetratelabs/wazero"}, "the network as files, over connections that the server made"},
+		{"host/wasm/script", []string{"sdk", "host/wasm"}, []string{"github.com/tetratelabs/wazero"}, "the script engine is one more guest"},
+		{"host/wasm/runner", []string{"sdk", "sdk/proto", "sdk/process", "host/broker", "host/confine", "host/reach", "host/wasm", "host/wasm/*"}, []string{"golang.org/x/sys"}, "the runner's process puts the sandbox together"},
+		{"host/process", []string{"sdk", "sdk/proto", "sdk/process"}, []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "golang.org/x/sys"}, "only the host of process plugins knows go-plugin"},
 		{
 			"host",
-			[]string{"sdk", "host/*"},
-			[]string{"github.com/goccy/go-yaml", "github.com/santhosh-tekuri/jsonschema", "golang.org/x/net"},
+			[]string{"sdk", "sdk/proto", "sdk/process", "engine/monitor", "engine/netpolicy", "host/*"},
+			[]string{"github.com/goccy/go-yaml", "github.com/santhosh-tekuri/jsonschema", "golang.org/x/sys"},
 			"plugins give checkers and notifiers and know no engine",
 		},
 		{"internal/config", []string{"sdk", "engine/monitor"}, []string{"github.com/goccy/go-yaml"}, "settings are values; they wire nothing"},
@@ -80,7 +87,7 @@ func rules() []rule {
 		},
 		{
 			"internal/cli",
-			[]string{"sdk", "engine/check", "engine/monitor", "engine/netpolicy", "host"},
+			[]string{"sdk", "engine/check", "engine/monitor", "engine/netpolicy", "host", "host/*"},
 			[]string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"},
 			"the command line talks to the API over HTTP as anyone does; the server it starts is handed in",
 		},
@@ -97,7 +104,7 @@ func rules() []rule {
 // owners are the libraries that exactly these packages may import, whatever the table above says.
 func owners() []rule {
 	return []rule{
-		{"github.com/tetratelabs/wazero", []string{"host/wasm"}, nil, "one runner of the sandbox"},
+		{"github.com/tetratelabs/wazero", []string{"host/wasm/*"}, nil, "one runner of the sandbox"},
 		{"github.com/hashicorp/go-plugin", []string{"host/process", "sdk/process"}, nil, "one side of process plugins each"},
 		{"github.com/gin-gonic/gin", []string{"internal/api"}, nil, "one HTTP face"},
 		{"github.com/danielgtaylor/huma", []string{"internal/api"}, nil, "one HTTP face"},

@@ -1,4 +1,4 @@
-package host
+package reach
 
 import (
 	"errors"
@@ -56,16 +56,8 @@ func schemeOf(name string) (scheme, error) {
 const maxPermission = 512
 
 // ParsePermission reads SCHEME://HOST[:PORTS]. HOST is a name, *.name, an address, a CIDR, {target} or {config.FIELD}; IPv6
-// goes in brackets, its prefix length too: [2001:db8::/32].
+// goes in brackets, its prefix length too: [2001:db8::/32]. The error says what is wrong and does not repeat the text.
 func ParsePermission(text string) (Permission, error) {
-	p, err := parsePermission(text)
-	if err != nil {
-		return Permission{}, fmt.Errorf("permission %s: %w", quote(text), err)
-	}
-	return p, nil
-}
-
-func parsePermission(text string) (Permission, error) {
 	if len(text) > maxPermission {
 		return Permission{}, fmt.Errorf("is longer than %d bytes", maxPermission)
 	}
@@ -344,7 +336,7 @@ func ParsePermissions(list []sdk.Permission) ([]Permission, error) {
 	for _, entry := range list {
 		p, err := ParsePermission(entry.Allow)
 		if err != nil {
-			faults = append(faults, err)
+			faults = append(faults, fmt.Errorf("permission %s: %w", quote(entry.Allow), err))
 			continue
 		}
 		permissions = append(permissions, p)

@@ -1,4 +1,4 @@
-package host
+package reach
 
 import (
 	"errors"
@@ -97,7 +97,7 @@ func FuzzPath(f *testing.F) {
 			t.Errorf("%q needs %v", path, o.Needs)
 		}
 		for _, a := range o.Needs {
-			if _, err := (Grant{}).Decide(Call{}, a, settings{}); !errors.Is(err, ErrDenied) {
+			if _, err := (Grant{}).Decide(Call{}, a, settings()); !errors.Is(err, ErrDenied) {
 				t.Errorf("%q: without a grant %s is %v", path, a, err)
 			}
 		}

@@ -1,6 +1,6 @@
-// Package host runs plugins: it reads what they are and what they ask for, keeps what they were granted, and decides what
-// they reach.
-package host
+// Package reach decides what a plugin may reach: the permissions that a manifest asks for, what the operator granted of them,
+// the paths below /net, and the verdict on every host and every address. It opens nothing itself.
+package reach
 
 import (
 	"encoding/json"
@@ -9,17 +9,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/tocsinhq/tocsin/engine/netpolicy"
 )
 
 // ErrDenied is wrapped by every refusal of a Grant.
 var ErrDenied = errors.New("not granted")
-
-// AddressPolicy decides about addresses that need the operator's leave in the server's settings, whoever entered them:
-// link-local, cloud metadata, multicast, unspecified and reserved ones. The error names the setting. Check is called from
-// many goroutines.
-type AddressPolicy interface {
-	Check(addr netip.Addr) error
-}
 
 // Grant is what the operator allowed one build of a plugin. The zero value allows nothing.
 type Grant struct {
@@ -50,16 +45,14 @@ type Call struct {
 type Verdict struct {
 	access  Access
 	private bool // it may be loopback or private
-	policy  AddressPolicy
+	policy  netpolicy.Policy
+	decided bool // the zero Verdict allows nothing
 }
 
 // Decide says whether a call may reach a thing, before anything is resolved. A refusal wraps ErrDenied and names what was
-// asked and what was granted. Without a policy everything is refused.
-func (g Grant) Decide(call Call, access Access, policy AddressPolicy) (Verdict, error) {
-	if policy == nil {
-		return Verdict{}, fmt.Errorf("%w: %s: there is no address policy", ErrDenied, access)
-	}
-	v := Verdict{access: access, policy: policy}
+// asked and what was granted.
+func (g Grant) Decide(call Call, access Access, policy netpolicy.Policy) (Verdict, error) {
+	v := Verdict{access: access, policy: policy, decided: true}
 	granted, allowed := make([]string, 0, len(g.Permissions)), false
 	for _, p := range g.Permissions {
 		text := p.String()
@@ -109,7 +102,7 @@ func (p Permission) portFits(port uint16) bool {
 // Check says whether an address may be dialled. Call it for the very address that is dialled, in the dialer's control hook:
 // only there it is known what a name resolved to.
 func (v Verdict) Check(addr netip.Addr) error {
-	if v.policy == nil || !addr.IsValid() {
+	if !v.decided || !addr.IsValid() {
 		return fmt.Errorf("%w: %s: no address was allowed", ErrDenied, v.access)
 	}
 	if want := v.access.Host.Addr; want.IsValid() && want != addr.Unmap() {
@@ -149,7 +142,7 @@ func (v Verdict) Usable(addrs []netip.Addr) ([]netip.Addr, error) {
 
 // Allowed decides about an access whose host has been resolved to addrs: the addresses that may be dialled, or why not. An
 // access to dns needs none.
-func (g Grant) Allowed(call Call, access Access, addrs []netip.Addr, policy AddressPolicy) ([]netip.Addr, error) {
+func (g Grant) Allowed(call Call, access Access, addrs []netip.Addr, policy netpolicy.Policy) ([]netip.Addr, error) {
 	v, err := g.Decide(call, access, policy)
 	if err != nil || access.Scheme == "dns" {
 		return nil, err

@@ -1,4 +1,4 @@
-package host
+package reach
 
 import (
 	"encoding/json"
@@ -9,23 +9,17 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tocsinhq/tocsin/engine/netpolicy"
 )
 
-// settings is an AddressPolicy as the server's settings make one.
-type settings struct{ allow []netip.Prefix }
-
-func (s settings) Check(addr netip.Addr) error {
-	a := embedded(addr.WithZone(""))
-	for _, p := range s.allow {
-		if p.Contains(a) {
-			return nil
-		}
+// settings is the policy that the server's settings make.
+func settings(allow ...string) netpolicy.Policy {
+	p := netpolicy.Policy{Setting: "plugins.allow_addresses"}
+	for _, a := range allow {
+		p.Allow = append(p.Allow, netip.MustParsePrefix(a))
 	}
-	broadcast := netip.MustParsePrefix("240.0.0.0/4")
-	if a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || a.Is4() && a.As4()[0] == 0 || broadcast.Contains(a) || a == netip.MustParseAddr("fd00:ec2::254") {
-		return fmt.Errorf("%s needs plugins.allow_addresses", addr)
-	}
-	return nil
+	return p
 }
 
 func addresses(t testing.TB, text string) []netip.Addr {
@@ -183,7 +177,7 @@ func TestAllowed(t *testing.T) {
 		name := fmt.Sprintf("%d: %s with target %q, config %s: %s at %s", i, tt.granted, tt.target, tt.config, tt.asked, tt.resolved)
 		access, err := accessOf(tt.asked)
 		if err == nil {
-			_, err = grantOf(t, tt.granted).Allowed(Call{Target: tt.target, Config: json.RawMessage(tt.config)}, access, addresses(t, tt.resolved), settings{})
+			_, err = grantOf(t, tt.granted).Allowed(Call{Target: tt.target, Config: json.RawMessage(tt.config)}, access, addresses(t, tt.resolved), settings())
 		}
 		if tt.want == yes && err != nil || tt.want != yes && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s\n got %v\nwant %q", name, err, tt.want)
@@ -205,7 +199,7 @@ func TestRedirects(t *testing.T) {
 	} {
 		access, err := ParseURL(hop.url)
 		if err == nil {
-			_, err = g.Allowed(call, access, addresses(t, hop.resolved), settings{})
+			_, err = g.Allowed(call, access, addresses(t, hop.resolved), settings())
 		}
 		if hop.want == "" && err != nil || hop.want != "" && (!errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), hop.want)) {
 			t.Errorf("redirect to %s at %s: %v, want %q", hop.url, hop.resolved, err, hop.want)
@@ -217,7 +211,7 @@ func TestAllowPrivateAndSettings(t *testing.T) {
 	t.Parallel()
 	g := grantOf(t, "tcp://10.0.0.0/8:80 tcp://169.254.0.0/16:80 tcp://localhost:80")
 	g.AllowPrivate = true
-	policy := settings{allow: []netip.Prefix{netip.MustParsePrefix("169.254.1.0/24")}}
+	policy := settings("169.254.1.0/24")
 	for asked, want := range map[string]string{
 		"10.0.0.1": "", "localhost": "", "169.254.1.1": "", "169.254.169.254": "plugins.allow_addresses",
 	} {
@@ -235,13 +229,10 @@ func TestAllowPrivateAndSettings(t *testing.T) {
 		}
 	}
 	access := Access{"tcp", Host{Name: "localhost"}, 80}
-	if _, err := g.Decide(Call{}, access, nil); !errors.Is(err, ErrDenied) {
-		t.Errorf("without a policy the verdict is %v", err)
-	}
 	if err := (Verdict{}).Check(netip.MustParseAddr("8.8.8.8")); !errors.Is(err, ErrDenied) {
 		t.Errorf("the zero verdict says %v", err)
 	}
-	v, err := g.Decide(Call{}, access, settings{})
+	v, err := g.Decide(Call{}, access, settings())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +262,7 @@ func TestRefusalHidesSecrets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = g.Decide(Call{Config: config}, access, settings{})
+		_, err = g.Decide(Call{Config: config}, access, settings())
 		if !errors.Is(err, ErrDenied) || strings.Contains(strings.ToLower(err.Error()), "canary") {
 			t.Errorf("%s: %v", value, err)
 		}

@@ -1,4 +1,4 @@
-package host
+package reach
 
 import (
 	"net/netip"
@@ -156,7 +156,7 @@ func FuzzAccess(f *testing.F) {
 		if name := access.Host.Name; name != "" && (name != strings.ToLower(name) || strings.ContainsAny(name, "@/:%[]\\ ")) {
 			t.Errorf("%q has the host name %q", text, name)
 		}
-		if _, err := grantOf(t, "https://example.com tcp://192.0.2.1:80").Decide(Call{}, access, settings{}); err == nil &&
+		if _, err := grantOf(t, "https://example.com tcp://192.0.2.1:80").Decide(Call{}, access, settings()); err == nil &&
 			access.String() != "https://example.com:443" && access.String() != "tcp://192.0.2.1:80" {
 			t.Errorf("%q was allowed as %s", text, access)
 		}
