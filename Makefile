@@ -8,15 +8,20 @@ GOFUMPT_VERSION := v0.12.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
 
+comma := ,
+
 export PATH := $(CURDIR)/.cache/bin:$(PATH)
 
-.PHONY: run build test race lint fmt check-fmt generate check-generated bench clean help
+.PHONY: run build plugins test race lint fmt check-fmt generate check-generated bench clean help
 
 run: build ## build, then start a demo server that watches this machine (Ctrl-C stops it)
 	exec bin/tocsin serve --demo
 
-build: ## write bin/tocsin, one static binary
+build: plugins ## write bin/tocsin, one static binary, and bin/plugins
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/tocsin ./cmd/tocsin
+
+plugins: ## build the plugins into bin/plugins, or some with PLUGINS=redis,ntp
+	scripts/plugins.sh $(subst $(comma), ,$(PLUGINS))
 
 test: ## run every test; installs what they need when root on Debian
 	scripts/setup-tests.sh

@@ -31,7 +31,8 @@ type Store interface {
 	Record(ctx context.Context, t monitor.Transition) error
 }
 
-// Checks makes the checker of a monitor; *check.Registry is one.
+// Checks makes the checker of a monitor; *check.Registry is one, and *check.Late is one whose checkers follow kinds that come
+// and go.
 type Checks interface {
 	New(spec check.Spec) (check.Checker, error)
 }

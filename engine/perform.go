@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -37,7 +38,7 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	if en.last != nil {
 		req.State = en.last.Result.State
 	}
-	ctx, cancel := context.WithTimeout(ctx, spec.Timeout)
+	ctx, cancel := timed(ctx, checker, spec.Timeout)
 	defer cancel()
 	en.cancel = cancel
 	en.mu.Unlock()
@@ -60,6 +61,15 @@ func (e *Engine) perform(ctx context.Context, j job) {
 		result = sdk.Result{Status: sdk.Unknown, Message: err.Error(), State: req.State}
 	}
 	e.settle(en, finished{spec: spec, began: began, at: at, result: result})
+}
+
+// timed returns the context of one check. A checker that keeps its own time gets no deadline: a plugin's process may have to be
+// started first, and behind a deadline that has passed nobody could call the check off any more.
+func timed(ctx context.Context, checker check.Checker, timeout time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := checker.(check.SelfTimed); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, timeout)
 }
 
 // beatMayCome reports whether it is too early to miss a beat: one came after this was due, or the process stood still and

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,8 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
+	"github.com/tocsinhq/tocsin/engine/schema"
 	"github.com/tocsinhq/tocsin/host/reach"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -211,75 +209,14 @@ func (c checker) config() {
 	if len(c.m.Config) == 0 {
 		return
 	}
-	_, err := CompileConfig(c.m.Config)
-	var invalid *schemaError
-	if errors.As(err, &invalid) && len(invalid.path) > 0 {
-		c.about(strings.Join(append([]string{"config"}, invalid.path...), "."), "%s", invalid.why)
+	_, err := schema.Compile(c.m.Config)
+	var invalid *schema.Error
+	if errors.As(err, &invalid) && len(invalid.Path) > 0 {
+		c.about(strings.Join(append([]string{"config"}, invalid.Path...), "."), "%s", invalid.Why)
 		c.wrong["config"] = true
 	} else if err != nil {
 		c.about("config", "%s", err)
 	}
-}
-
-// schemaError is why a JSON document is no JSON Schema: the first thing in it that is not allowed there.
-type schemaError struct {
-	path []string
-	why  string
-}
-
-func (e *schemaError) Error() string {
-	return "is no JSON Schema: " + strings.Join(append(slices.Clone(e.path), e.why), ": ")
-}
-
-// schemaFault finds the first cause in the tree of causes that the compiler returns.
-func schemaFault(err error) error {
-	var invalid *jsonschema.SchemaValidationError
-	if leaf := (*jsonschema.ValidationError)(nil); errors.As(err, &invalid) && errors.As(invalid.Err, &leaf) {
-		for len(leaf.Causes) > 0 {
-			leaf = leaf.Causes[0]
-		}
-		lines := strings.Split(leaf.Error(), "\n")
-		if _, why, ok := strings.Cut(lines[len(lines)-1], "': "); ok {
-			return &schemaError{leaf.InstanceLocation, why}
-		}
-	}
-	return &schemaError{why: strings.Join(strings.Fields(err.Error()), " ")}
-}
-
-// CompileConfig compiles the JSON Schema (draft 2020-12) of a plugin's configuration. It must be of an object, and refers to
-// nothing outside itself.
-func CompileConfig(schema json.RawMessage) (*jsonschema.Schema, error) {
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
-	if err != nil {
-		return nil, fmt.Errorf("is no JSON: %w", err)
-	}
-	object, ok := doc.(map[string]any)
-	if !ok || object["type"] != "object" {
-		return nil, errors.New("must be a JSON Schema with type: object")
-	}
-	compiler := jsonschema.NewCompiler()
-	compiler.DefaultDraft(jsonschema.Draft2020)
-	compiler.UseLoader(noLoader{})
-	const where = "tocsin:config"
-	if err := compiler.AddResource(where, doc); err != nil {
-		return nil, fmt.Errorf("is no JSON Schema: %w", err)
-	}
-	compiled, err := compiler.Compile(where)
-	if err != nil {
-		return nil, schemaFault(err)
-	}
-	if compiled.DraftVersion != 2020 {
-		return nil, fmt.Errorf("must be a JSON Schema of draft 2020-12, is of draft %d", compiled.DraftVersion)
-	}
-	return compiled, nil
-}
-
-// noLoader keeps a schema from reading files or the network.
-type noLoader struct{}
-
-// Load refuses every reference.
-func (noLoader) Load(url string) (any, error) {
-	return nil, fmt.Errorf("%s is outside of the schema", quote(url))
 }
 
 func (c checker) permissions() []reach.Permission {
@@ -313,12 +250,12 @@ func (c checker) permissions() []reach.Permission {
 
 // configHas reports whether the schema has a property; a schema that has faults of its own is not asked.
 func (c checker) configHas(name string) bool {
-	var schema struct {
+	var fields struct {
 		Properties map[string]json.RawMessage `json:"properties"`
 	}
-	if c.wrong["config"] || len(c.m.Config) > 0 && json.Unmarshal(c.m.Config, &schema) != nil {
+	if c.wrong["config"] || len(c.m.Config) > 0 && json.Unmarshal(c.m.Config, &fields) != nil {
 		return true
 	}
-	_, ok := schema.Properties[name]
+	_, ok := fields.Properties[name]
 	return ok
 }

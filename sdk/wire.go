@@ -109,8 +109,8 @@ func (c CheckResponse) MarshalJSON() ([]byte, error) {
 }
 
 // ParseCheckResponse reads an answer. Unknown fields are ignored and null is the same as nothing. A value of a wrong type is
-// an error that begins with its path, the first one in the order status, message, latency_us, metrics, expires_at, state.
-// Text is cleaned and cut, metrics that are NaN, infinite or too many and a state that is too long are dropped; Notes says
+// an error that begins with its path, the first one in the order status, message, latency_us, metrics, expires_at, state;
+// then come ranges that are none. Text is cleaned and cut, metrics that are NaN, infinite or too many and a state that is too long are dropped; Notes says
 // so. The ranges of the metrics raise the status: outside warn it is at least degraded, outside crit it is down, and the
 // message says why; unknown stays unknown.
 func ParseCheckResponse(data []byte) (CheckResponse, error) {
@@ -122,17 +122,36 @@ func ParseCheckResponse(data []byte) (CheckResponse, error) {
 	c.Result.Status = r.status(fields["status"])
 	c.Result.Message = r.text("message", fields["message"])
 	c.Result.Latency = time.Duration(r.whole("latency_us", fields["latency_us"], maxLatency.Microseconds())) * time.Microsecond
-	metrics := r.metrics(&c, fields["metrics"])
+	c.Result.Metrics = r.metrics(fields["metrics"])
 	c.Result.ExpiresAt = r.time("expires_at", fields["expires_at"])
 	c.Result.State = r.text("state", fields["state"])
 	if r.err != nil {
 		return CheckResponse{}, r.err
 	}
-	if len(c.Result.State) > MaxState {
-		c.note("the state of %d bytes was dropped; at most %d are kept", len(c.Result.State), MaxState)
+	return Judge(c.Result)
+}
+
+// Judge holds a result that a plugin gave to the bounds of the contract, as ParseCheckResponse does with JSON: text is
+// cleaned and cut, what is too much is dropped, and the ranges of the metrics raise the status. An unknown status, a latency
+// below 0 or over a day, and a metric without a name or with a range that is none are errors that begin with the path of the
+// value. What Judge returned it returns unchanged. The result's metrics are not changed in place.
+func Judge(result Result) (CheckResponse, error) {
+	c := CheckResponse{Result: result}
+	if result.Status > Down {
+		return CheckResponse{}, fmt.Errorf("status: must be from %d to %d, is %d", Unknown, Down, result.Status)
+	}
+	if result.Latency < 0 || result.Latency > maxLatency {
+		return CheckResponse{}, fmt.Errorf("latency_us: must be between 0 and %d, is %d", maxLatency.Microseconds(), result.Latency.Microseconds())
+	}
+	metrics, err := c.judge(result.Metrics)
+	if err != nil {
+		return CheckResponse{}, err
+	}
+	if len(result.State) > MaxState {
+		c.note("the state of %d bytes was dropped; at most %d are kept", len(result.State), MaxState)
 		c.Result.State = ""
 	}
-	message := CleanText(c.Result.Message, len(c.Result.Message))
+	message := CleanText(result.Message, len(result.Message))
 	if len(message) > MaxMessage {
 		c.note("the message of %d bytes was cut to %d", len(message), MaxMessage)
 	}
@@ -178,53 +197,77 @@ type judged struct {
 	warn, crit *Range
 }
 
-func (r *reader) metrics(c *CheckResponse, raw json.RawMessage) []judged {
-	var kept []judged
+func (r *reader) metrics(raw json.RawMessage) []Metric {
 	list := r.list("metrics", raw)
+	if len(list) == 0 {
+		return nil
+	}
+	metrics := make([]Metric, 0, len(list))
 	for i := range list {
 		path := "metrics[" + strconv.Itoa(i) + "]"
 		if r.err == nil && kindOf(list[i]) == "" {
 			r.fault(path, "must be an object, is null")
 		}
 		fields := r.object(path, list[i])
-		m := judged{Metric: Metric{Name: CleanText(r.text(path+".name", fields["name"]), MaxMetricName)}}
+		m := Metric{Name: r.text(path+".name", fields["name"])}
 		if r.err == nil && m.Name == "" {
 			r.fault(path+".name", "is missing")
 		}
 		if r.err == nil {
 			m.Value = r.real(path+".value", fields["value"])
 		}
-		m.Unit = CleanText(r.text(path+".unit", fields["unit"]), MaxMetricUnit)
-		m.Warn, m.warn = r.bounds(path+".warn", fields["warn"])
-		m.Crit, m.crit = r.bounds(path+".crit", fields["crit"])
+		m.Unit = r.text(path+".unit", fields["unit"])
+		m.Warn = r.text(path+".warn", fields["warn"])
+		m.Crit = r.text(path+".crit", fields["crit"])
 		if r.err != nil {
 			return nil
+		}
+		metrics = append(metrics, m)
+	}
+	return metrics
+}
+
+// judge puts those of the metrics that are within the bounds into the result.
+func (c *CheckResponse) judge(metrics []Metric) ([]judged, error) {
+	var kept []judged
+	c.Result.Metrics = nil
+	for i, m := range metrics {
+		path := "metrics[" + strconv.Itoa(i) + "]"
+		m.Name, m.Unit = CleanText(m.Name, MaxMetricName), CleanText(m.Unit, MaxMetricUnit)
+		if m.Name == "" {
+			return nil, fmt.Errorf("%s.name: is missing", path)
+		}
+		warn, err := bounds(path+".warn", m.Warn)
+		if err != nil {
+			return nil, err
+		}
+		crit, err := bounds(path+".crit", m.Crit)
+		if err != nil {
+			return nil, err
 		}
 		switch {
 		case math.IsNaN(m.Value) || math.IsInf(m.Value, 0):
 			c.note("metric %q was dropped: its value is no finite number", m.Name)
 		case len(kept) < MaxMetrics:
-			kept = append(kept, m)
-			c.Result.Metrics = append(c.Result.Metrics, m.Metric)
+			kept = append(kept, judged{m, warn, crit})
+			c.Result.Metrics = append(c.Result.Metrics, m)
 		}
 	}
-	if len(list) > MaxMetrics && len(kept) == MaxMetrics {
-		c.note("of %d metrics the first %d were kept", len(list), MaxMetrics)
+	if len(metrics) > MaxMetrics && len(kept) == MaxMetrics {
+		c.note("of %d metrics the first %d were kept", len(metrics), MaxMetrics)
 	}
-	return kept
+	return kept, nil
 }
 
-func (r *reader) bounds(path string, raw json.RawMessage) (string, *Range) {
-	text := r.text(path, raw)
+func bounds(path, text string) (*Range, error) {
 	if text == "" {
-		return "", nil
+		return nil, nil
 	}
-	bounds, err := ParseRange(text)
+	r, err := ParseRange(text)
 	if err != nil {
-		r.fault(path, "%s", err)
-		return "", nil
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return text, &bounds
+	return &r, nil
 }
 
 // raise applies the ranges of the metrics to the status, and tells in the message which one was broken.
@@ -268,6 +311,7 @@ func unitSuffix(unit string) string {
 type NotifyRequest struct {
 	Config       json.RawMessage // the channel's
 	Notification Notification
+	Timeout      time.Duration // the deadline is the context's; this repeats it as a length
 }
 
 type notifyRequestJSON struct {
@@ -275,11 +319,14 @@ type notifyRequestJSON struct {
 	Call         string          `json:"call"`
 	Config       json.RawMessage `json:"config"`
 	Notification Notification    `json:"notification"`
+	TimeoutMS    int64           `json:"timeout_ms,omitempty"`
 }
 
 // MarshalJSON writes the request as a plugin gets it. A Config that is nil is written as an empty object.
 func (n NotifyRequest) MarshalJSON() ([]byte, error) {
-	return json.Marshal(notifyRequestJSON{API: APIVersion, Call: "notify", Config: orEmpty(n.Config), Notification: n.Notification})
+	return json.Marshal(notifyRequestJSON{
+		API: APIVersion, Call: "notify", Config: orEmpty(n.Config), Notification: n.Notification, TimeoutMS: milliseconds(n.Timeout),
+	})
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote. Another version of the contract and another call are errors.
@@ -291,7 +338,9 @@ func (n *NotifyRequest) UnmarshalJSON(data []byte) error {
 	if err := speaks(wire.API, wire.Call, "notify"); err != nil {
 		return err
 	}
-	*n = NotifyRequest{Config: wire.Config, Notification: wire.Notification}
+	*n = NotifyRequest{
+		Config: wire.Config, Notification: wire.Notification, Timeout: time.Duration(wire.TimeoutMS) * time.Millisecond,
+	}
 	return nil
 }
 

@@ -176,7 +176,7 @@ func TestCheckResponseIsLenient(t *testing.T) {
 
 func TestNotifyJSON(t *testing.T) {
 	t.Parallel()
-	req := NotifyRequest{Config: json.RawMessage(`{"to":"x"}`), Notification: Notification{ID: "e", Transition: WentDown, Monitor: Ref{ID: "m", Name: "n"}, Text: "t"}}
+	req := NotifyRequest{Config: json.RawMessage(`{"to":"x"}`), Timeout: 1500 * time.Millisecond, Notification: Notification{ID: "e", Transition: WentDown, Monitor: Ref{ID: "m", Name: "n"}, Text: "t"}}
 	written, err := json.Marshal(req)
 	if err != nil || !strings.HasPrefix(string(written), `{"api":1,"call":"notify","config":{"to":"x"},"notification":{"id":"e","transition":"down",`) {
 		t.Errorf("written %s, %v", written, err)

@@ -17,6 +17,9 @@ var version = "dev"
 func main() { os.Exit(run()) }
 
 func run() int {
+	if code, ok := app.Child(os.Args[1:]); ok {
+		return code
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// The first signal asks for an orderly end; a second one ends the process at once.

@@ -3,18 +3,15 @@
 package alert
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/engine/schema"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -35,12 +32,18 @@ type Provider struct {
 	// Build makes a notifier from values that Fields have been applied to. Its error is a monitor.Faults whose fields are
 	// names of Fields where the values do not go together.
 	Build func(Values) (Notifier, error)
+
+	raw   *raw                           // in place of Fields and Build; see DefineRaw
+	shape func() (*schema.Schema, error) // see Shape; nil: made at every call
 }
 
 // New returns a notifier with the given configuration, a JSON object; nil is an empty one. The error is a monitor.Faults
-// with every fault, its fields beginning with "config". The notifier's errors never hold a secret of the configuration, and
+// with every fault, its fields beginning with "config"; "provider" is one of a provider that DefineRaw made. The notifier's errors never hold a secret of the configuration, and
 // a panic inside it is an error.
 func (p Provider) New(config json.RawMessage) (Notifier, error) {
+	if p.raw != nil {
+		return p.raw.new(p.Name, config)
+	}
 	values, faults := decode(p.Fields, config)
 	if err := faults.Err(); err != nil {
 		return nil, err
@@ -70,64 +73,6 @@ type Options struct {
 	RootCAs   *x509.CertPool   // whom TLS connections trust; nil is the system's set
 	Now       func() time.Time // for signatures; nil is time.Now
 	Extra     []Provider       // beside the built-in ones; a name that is taken is an error of NewRegistry
-}
-
-// Registry holds the providers. It is safe for concurrent use, and two registries share nothing.
-type Registry struct {
-	providers []Provider // sorted by name
-}
-
-// NewRegistry returns a registry of the built-in providers and those of the options. A fault in a provider's data is an
-// error that names the file and the line.
-func NewRegistry(opts Options) (*Registry, error) {
-	if opts.UserAgent == "" {
-		opts.UserAgent = "tocsin"
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	post := newPoster(opts)
-	all := []Provider{webhookProvider(post, opts.Now), emailProvider(opts)}
-	data, err := loadProviders(builtinFiles, post)
-	if err != nil {
-		return nil, err
-	}
-	all = append(append(all, data...), opts.Extra...)
-	slices.SortFunc(all, func(a, b Provider) int { return cmp.Compare(a.Name, b.Name) })
-	for i := 1; i < len(all); i++ {
-		if all[i].Name == all[i-1].Name {
-			return nil, fmt.Errorf("provider %s is defined twice", all[i].Name)
-		}
-	}
-	return &Registry{providers: all}, nil
-}
-
-// Providers returns every provider, sorted by name. The caller may keep and change the slice.
-func (r *Registry) Providers() []Provider { return slices.Clone(r.providers) }
-
-// Provider returns the provider with the name, and false when there is none.
-func (r *Registry) Provider(name string) (Provider, bool) {
-	i, ok := slices.BinarySearchFunc(r.providers, name, func(p Provider, name string) int { return cmp.Compare(p.Name, name) })
-	if !ok {
-		return Provider{}, false
-	}
-	return r.providers[i], true
-}
-
-// New returns a notifier of the named provider. The error is a monitor.Faults with fields "provider" and "config.…"; that
-// of an unknown provider lists the known ones.
-func (r *Registry) New(provider string, config json.RawMessage) (Notifier, error) {
-	p, ok := r.Provider(provider)
-	if !ok {
-		names := make([]string, len(r.providers))
-		for i := range r.providers {
-			names[i] = r.providers[i].Name
-		}
-		var faults monitor.Faults
-		faults.Add("provider", provider, "unknown provider; known are %s", strings.Join(names, ", "))
-		return nil, faults
-	}
-	return p.New(config)
 }
 
 // newPoster returns what HTTP providers send with: one transport that applies the address policy to every connection.

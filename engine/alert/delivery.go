@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -86,8 +87,8 @@ type Delivery struct {
 // channel is a channel as delivery sees it.
 type channel struct {
 	spec     monitor.Channel
-	notifier Notifier  // nil when the configuration is faulty
-	fault    error     // why
+	provider *Provider // that the notifier was made by
+	notifier Notifier  // nil when none could be made; then it is tried again at each attempt
 	running  int       // attempts under way
 	failing  bool      // the last attempt failed: one attempt at a time until one succeeds
 	quiet    time.Time // monotonic; nothing is begun before it, since the receiver asked so
@@ -121,8 +122,10 @@ func (d *Delivery) Wake() {
 }
 
 // Put adds a channel or replaces it. The error is a monitor.Faults when its provider or configuration is bad: what is to be
-// delivered to it then stays pending, is tried at least every five minutes, and is given up after 24 hours.
+// delivered to it then stays pending, is tried at least every five minutes, and is given up after 24 hours. A provider that
+// comes, changes or goes afterwards is noticed at the next attempt.
 func (d *Delivery) Put(c monitor.Channel) error {
+	provider := d.registry.find(c.Provider)
 	notifier, err := d.registry.New(c.Provider, c.Config)
 	d.mu.Lock()
 	ch := d.channels[c.ID]
@@ -130,12 +133,37 @@ func (d *Delivery) Put(c monitor.Channel) error {
 		ch = &channel{}
 		d.channels[c.ID] = ch
 	}
-	ch.spec, ch.notifier, ch.fault = c, notifier, err
+	ch.spec, ch.provider, ch.notifier = c, provider, notifier
 	ch.failing, ch.quiet = false, time.Time{}
 	delete(d.removed, c.ID)
 	d.mu.Unlock()
 	d.Wake()
 	return err
+}
+
+// notifierOf returns the notifier of a channel, made anew when the channel has none or its provider is no longer the one that
+// made it. The error says what is wrong with the channel now.
+func (d *Delivery) notifierOf(ch *channel) (Notifier, error) {
+	d.mu.Lock()
+	spec, made, notifier := ch.spec, ch.provider, ch.notifier
+	d.mu.Unlock()
+	provider := d.registry.find(spec.Provider)
+	switch {
+	case provider == nil:
+		return nil, fmt.Errorf("there is no provider %s; install the plugin of that name, or give the channel another provider", sdk.CleanText(spec.Provider, 100))
+	case provider == made && notifier != nil:
+		return notifier, nil
+	}
+	notifier, err := provider.New(spec.Config)
+	if err != nil {
+		return nil, fmt.Errorf("the channel is set up wrong: %w", err)
+	}
+	d.mu.Lock()
+	if ch.spec.Provider == spec.Provider && bytes.Equal(ch.spec.Config, spec.Config) {
+		ch.provider, ch.notifier = provider, notifier
+	}
+	d.mu.Unlock()
+	return notifier, nil
 }
 
 // Remove takes a channel out. Attempts under way end as they would; what is still pending for it is given up.
@@ -154,17 +182,11 @@ func (d *Delivery) Remove(channelID string) {
 func (d *Delivery) Test(ctx context.Context, channelID string, n sdk.Notification) error {
 	d.mu.Lock()
 	ch := d.channels[channelID]
-	var (
-		notifier Notifier
-		err      error
-	)
-	if ch != nil {
-		notifier, err = ch.notifier, ch.fault
-	}
 	d.mu.Unlock()
 	if ch == nil {
 		return fmt.Errorf("channel %s: %w", channelID, monitor.ErrNotFound)
 	}
+	notifier, err := d.notifierOf(ch)
 	if err != nil {
 		return err
 	}

@@ -318,7 +318,7 @@ the channel are masked in it.
 failing, so that one that hangs delays no other.
 
 **Channels that change.** What is still pending for a channel is given up when the channel is removed, or was disabled when its turn came.
-It waits when the configuration is faulty, and is tried again at least every 5 minutes.
+It waits when the configuration is faulty or its provider is not there, and is tried again at least every 5 minutes.
 `
 
 const docsTail = `

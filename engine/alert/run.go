@@ -51,11 +51,10 @@ type run struct {
 
 // job is one attempt to be made and recorded.
 type job struct {
-	n        monitor.Notification
-	ch       *channel // nil when there is none
-	notifier Notifier // nil when verdict is set
-	verdict  error    // why no attempt can be made
-	healthy  bool     // the verdict says nothing about the channel's health
+	n       monitor.Notification
+	ch      *channel // nil when there is none, and then verdict is set
+	verdict error    // why no attempt can be made
+	healthy bool     // the verdict says nothing about the channel's health
 }
 
 // loop takes due notifications and sleeps until the next one is.
@@ -194,7 +193,7 @@ func (r *run) begin(n monitor.Notification) bool {
 	d.stats.InFlight++
 	if ch != nil {
 		ch.running++
-		j.notifier, j.healthy = ch.notifier, ch.spec.Disabled
+		j.healthy = ch.spec.Disabled
 	}
 	r.spawn(j)
 	return true
@@ -216,8 +215,6 @@ func (d *Delivery) verdict(ch *channel, n monitor.Notification) error {
 		return err
 	case ch.spec.Disabled:
 		return sdk.Permanent(errors.New("the channel was disabled before the notification was delivered"))
-	case ch.fault != nil:
-		return fmt.Errorf("the channel is set up wrong: %w", ch.fault)
 	}
 	return nil
 }
@@ -225,9 +222,13 @@ func (d *Delivery) verdict(ch *channel, n monitor.Notification) error {
 // do makes the attempt, decides what becomes of the notification, frees the slot, and records the attempt.
 func (r *run) do(work, record context.Context, j job) {
 	d, n, ch := r.d, j.n, j.ch
-	err, attempted := j.verdict, j.verdict == nil
-	if attempted {
-		err = d.notify(work, n.ChannelID, j.notifier, n.Payload)
+	err, attempted := j.verdict, false
+	if err == nil {
+		var notifier Notifier
+		if notifier, err = d.notifierOf(ch); err == nil {
+			attempted = true
+			err = d.notify(work, n.ChannelID, notifier, n.Payload)
+		}
 	}
 	if err != nil && work.Err() != nil {
 		err = errInterrupted

@@ -6,8 +6,11 @@ import (
 )
 
 // Schema returns the JSON Schema (2020-12) of the configuration: an object that allows no other fields, its properties in
-// the order of Fields. Secret fields have "writeOnly": true.
+// the order of Fields. Secret fields have "writeOnly": true. Of a provider made with DefineRaw it is the schema that was given.
 func (p Provider) Schema() json.RawMessage {
+	if p.raw != nil {
+		return bytes.Clone(p.raw.text)
+	}
 	var properties object
 	required := []string{}
 	for i := range p.Fields {

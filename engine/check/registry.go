@@ -4,15 +4,20 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/engine/schema"
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
@@ -21,12 +26,14 @@ type Kind struct {
 	Name   string // as monitors name it: lower-case letters, digits, "-" and "_"
 	Doc    string // what it checks, in full sentences
 	Target string // an example target
-	Config any    // the config struct with its defaults; see Schema
+	Config any    // the config struct with its defaults; nil for a kind made with DefineRaw; see Schema
 	// New makes a checker for a target with a config; a nil config is the defaults. Its error is monitor.Faults with the
 	// fields "target" and "config.…".
 	New func(target string, config json.RawMessage) (Checker, error)
 
 	variables []Variable
+	raw       json.RawMessage                // the schema of a kind made with DefineRaw
+	shape     func() (*schema.Schema, error) // see Shape; nil: made at every call
 }
 
 // Variable is a value that the kind's assert and degrade expressions can use.
@@ -113,15 +120,20 @@ type Options struct {
 	// Gapped reports whether this process was starved or suspended between start and end by so much that a check that
 	// timed out after d says nothing about its target. Nil: never.
 	Gapped func(start, end time.Time, d time.Duration) bool
-	// Kinds are further kinds, made with Define. One with a built-in kind's name replaces it.
+	// Kinds are further kinds, made with Define or DefineRaw, which stay as long as the registry: they count as built in. One
+	// with a built-in kind's name replaces it.
 	Kinds []Kind
 }
 
-// Registry knows the kinds and makes checkers. It owns what checkers share: ICMP sockets, connections that are kept, parsed
-// settings. Two registries share nothing. It is safe for concurrent use.
+// Registry knows the kinds and makes checkers. Beside the built-in kinds it has those that were put, which come and go. It owns
+// what checkers share: ICMP sockets, connections that are kept, parsed settings. Two registries share nothing. It is safe for
+// concurrent use.
 type Registry struct {
-	env   *env
-	kinds []Kind
+	env     *env
+	builtin []string // the kinds that stay
+
+	changing sync.Mutex              // held by whoever replaces kinds
+	kinds    atomic.Pointer[[]*Kind] // by name; a list is never changed, nor is what it points to
 }
 
 // env is what the checkers of one registry share.
@@ -156,15 +168,78 @@ func NewRegistry(o Options) *Registry {
 	e.dialer = e.policy.Dialer(0)
 	e.dialer.Resolver = e.resolver
 	e.icmp.open = openEcho
-	r := &Registry{env: e, kinds: slices.Clone(o.Kinds)}
-	for _, kind := range builtins {
-		k := kind(e)
-		if _, replaced := r.Kind(k.Name); !replaced {
-			r.kinds = append(r.kinds, k)
+	r := &Registry{env: e}
+	kinds := make([]*Kind, 0, len(o.Kinds)+len(builtins))
+	add := func(k Kind) {
+		if !slices.Contains(r.builtin, k.Name) {
+			r.builtin, kinds = append(r.builtin, k.Name), append(kinds, k.shaped())
 		}
 	}
-	slices.SortFunc(r.kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
+	for _, k := range o.Kinds {
+		add(k)
+	}
+	for _, kind := range builtins {
+		add(kind(e))
+	}
+	slices.SortFunc(kinds, byName)
+	r.kinds.Store(&kinds)
 	return r
+}
+
+func byName(a, b *Kind) int { return strings.Compare(a.Name, b.Name) }
+
+// kindName is what a kind may be called.
+var kindName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// Put adds a kind that is not built in, or replaces it: checkers that Late made use it from their next check on. The error says
+// why it cannot be used: it has no name that a kind may have, it has the name of a built-in kind, or its schema is none.
+func (r *Registry) Put(k Kind) error {
+	switch {
+	case !kindName.MatchString(k.Name):
+		return fmt.Errorf("add kind %q: its name must be lower-case letters, digits, - and _, at most 63 of them, a letter first", sdk.CleanText(k.Name, 100))
+	case r.Builtin(k.Name):
+		return fmt.Errorf("add kind %s: a built-in kind has that name", k.Name)
+	case k.New == nil:
+		return fmt.Errorf("add kind %s: it cannot make checkers", k.Name)
+	}
+	added := k.shaped()
+	if _, err := added.Shape(); err != nil {
+		return fmt.Errorf("add kind %s: the schema of its config %w", k.Name, err)
+	}
+	r.replace(k.Name, added)
+	return nil
+}
+
+// Remove takes out a kind that was put. Another name changes nothing.
+func (r *Registry) Remove(name string) {
+	if !r.Builtin(name) {
+		r.replace(name, nil)
+	}
+}
+
+// Builtin reports whether a kind of that name is there for good: one of this package, or of Options.Kinds.
+func (r *Registry) Builtin(name string) bool { return slices.Contains(r.builtin, name) }
+
+// replace takes out the kind with the name and puts the other in its place; nil is none.
+func (r *Registry) replace(name string, by *Kind) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	kinds := slices.DeleteFunc(slices.Clone(*r.kinds.Load()), func(k *Kind) bool { return k.Name == name })
+	if by != nil {
+		kinds = append(kinds, by)
+		slices.SortFunc(kinds, byName)
+	}
+	r.kinds.Store(&kinds)
+}
+
+// find returns the kind with the name that there is now, or nil. It is the same one until it is put again.
+func (r *Registry) find(name string) *Kind {
+	kinds := *r.kinds.Load()
+	i, ok := slices.BinarySearchFunc(kinds, name, func(k *Kind, name string) int { return strings.Compare(k.Name, name) })
+	if !ok {
+		return nil
+	}
+	return kinds[i]
 }
 
 // Close closes the sockets and the kept connections. Checks that are under way fail; call it after the last one. Closing
@@ -177,30 +252,43 @@ func (r *Registry) Close() error {
 }
 
 // Kinds lists the kinds by name.
-func (r *Registry) Kinds() []Kind { return slices.Clone(r.kinds) }
+func (r *Registry) Kinds() []Kind {
+	kinds := *r.kinds.Load()
+	list := make([]Kind, len(kinds))
+	for i, k := range kinds {
+		list[i] = *k
+	}
+	return list
+}
 
 // Kind returns the kind with the name.
 func (r *Registry) Kind(name string) (Kind, bool) {
-	i := slices.IndexFunc(r.kinds, func(k Kind) bool { return k.Name == name })
-	if i < 0 {
+	k := r.find(name)
+	if k == nil {
 		return Kind{}, false
 	}
-	return r.kinds[i], true
+	return *k, true
 }
 
 // New makes the checker of a monitor. The error is monitor.Faults with everything that is wrong: "kind", "target",
-// "config.…", "assert[0]", "degrade[1]". What it returns applies the expressions; see Checker for results and errors.
+// "config.…", "assert[0]", "degrade[1]". What it returns applies the expressions; see Checker for results and errors. It stays
+// with the kind that there is now; see Late for one that does not.
 func (r *Registry) New(s Spec) (Checker, error) {
-	var faults monitor.Faults
-	kind, ok := r.Kind(s.Kind)
-	if !ok {
-		names := make([]string, len(r.kinds))
-		for i, k := range r.kinds {
-			names[i] = k.Name
-		}
-		faults.Add("kind", sdk.CleanText(s.Kind, 100), "is unknown; known are %s", strings.Join(names, ", "))
-		return nil, faults
+	if kind := r.find(s.Kind); kind != nil {
+		return r.make(kind, s)
 	}
+	var faults monitor.Faults
+	var names []string
+	for _, k := range *r.kinds.Load() {
+		names = append(names, k.Name)
+	}
+	faults.Add("kind", sdk.CleanText(s.Kind, 100), "is unknown; known are %s", strings.Join(names, ", "))
+	return nil, faults
+}
+
+// make makes the checker of a monitor of the kind.
+func (r *Registry) make(kind *Kind, s Spec) (Checker, error) {
+	var faults monitor.Faults
 	config := s.Config
 	if len(bytes.TrimSpace(config)) == 0 {
 		config = nil
@@ -220,7 +308,7 @@ func (r *Registry) New(s Spec) (Checker, error) {
 			faults.Under("config", more)
 		}
 	}
-	rules := r.env.compileRules(kind, s, &faults)
+	rules := r.env.compileRules(*kind, s, &faults)
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}

@@ -1,14 +1,17 @@
 package check
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/invopop/jsonschema"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/engine/schema"
 )
 
 // durationPattern is what time.ParseDuration reads, without a sign.
@@ -16,8 +19,11 @@ const durationPattern = `^([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)(([0-9
 
 // Schema returns the JSON Schema (draft 2020-12) of the kind's config. Every property has a description, and a default where
 // it has one; a secret one is writeOnly, so is each value of a secret map; one that the server makes up when it is missing
-// has "x-generated": true.
+// has "x-generated": true. Of a kind made with DefineRaw it is the schema that was given.
 func (k Kind) Schema() json.RawMessage {
+	if k.raw != nil {
+		return bytes.Clone(k.raw)
+	}
 	reflector := jsonschema.Reflector{
 		Anonymous: true, DoNotReference: true, ExpandedStruct: true, RequiredFromJSONSchemaTags: true,
 		Mapper: func(t reflect.Type) *jsonschema.Schema {
@@ -27,15 +33,31 @@ func (k Kind) Schema() json.RawMessage {
 			return nil
 		},
 	}
-	schema := reflector.Reflect(k.Config)
-	schema.Title = k.Name
-	schema.Description = k.Doc
-	describe(schema, reflect.ValueOf(k.Config))
-	text, err := json.Marshal(schema)
+	object := reflector.Reflect(k.Config)
+	object.Title = k.Name
+	object.Description = k.Doc
+	describe(object, reflect.ValueOf(k.Config))
+	text, err := json.Marshal(object)
 	if err != nil {
 		panic("check: the schema of kind " + k.Name + " cannot be written: " + err.Error())
 	}
 	return text
+}
+
+// Shape returns the schema in the form that tells where secrets are. The error says why the schema cannot be used.
+func (k Kind) Shape() (*schema.Schema, error) {
+	if k.shape == nil {
+		return schema.Compile(k.Schema())
+	}
+	return k.shape()
+}
+
+// shaped returns a copy that reads its schema once, when it is first asked for it.
+func (k Kind) shaped() *Kind {
+	if k.shape == nil {
+		k.shape = sync.OnceValues(k.Shape)
+	}
+	return &k
 }
 
 // describe adds what the struct tags say to a reflected object's properties. The value holds the defaults.

@@ -50,6 +50,11 @@ const (
 	PluginBroken   PluginCondition = "broken"   // its files, its compilation or the sandbox failed
 )
 
+// PluginConditions lists every condition of a plugin.
+func PluginConditions() []PluginCondition {
+	return []PluginCondition{PluginReady, PluginWaiting, PluginDisabled, PluginBroken}
+}
+
 // InstalledPlugin is a plugin with all that is known of it at the moment.
 type InstalledPlugin struct {
 	Plugin

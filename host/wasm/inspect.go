@@ -35,7 +35,8 @@ type Limits struct {
 	// Memory is the most linear memory an instance may have, in bytes. Zero is DefaultMemory; it is rounded down to
 	// pages of 64 KiB, and 4 GiB is the most there is.
 	Memory int64
-	// Script allows the imports env.host_* of the bundled script engine.
+	// Script allows what the bundled script engine has and plugins have not: the imports env.host_*, and that it exports
+	// no call.
 	Script bool
 }
 
@@ -117,7 +118,7 @@ func (l *layout) info(limits Limits) (Info, error) {
 			i.Fresh = append(i.Fresh, "mutable v128 or reference global")
 		}
 	}
-	return i, l.checkExports(&i)
+	return i, l.checkExports(limits, &i)
 }
 
 func (l *layout) checkImports(limits Limits) error {
@@ -159,7 +160,7 @@ func (l *layout) checkSizes(limits Limits, i *Info) error {
 	return nil
 }
 
-func (l *layout) checkExports(i *Info) error {
+func (l *layout) checkExports(limits Limits, i *Info) error {
 	seen := map[string]bool{}
 	for _, e := range l.exports {
 		if seen[e.name] {
@@ -188,9 +189,9 @@ func (l *layout) checkExports(i *Info) error {
 		}
 	}
 	switch {
-	case i.Command && len(i.Calls) > 0:
-		return refused("exports", "export section", "it exports both _start and %s; a module is a command or a reactor", i.Calls[0])
-	case !i.Command && len(i.Calls) == 0:
+	case i.Command: // a program of Go that is no reactor exports the calls too, which work only while its main waits
+		i.Calls = nil
+	case !i.Command && len(i.Calls) == 0 && !limits.Script:
 		return refused("exports", "export section", "it exports neither _start nor check nor notify")
 	}
 	return nil

@@ -50,8 +50,11 @@ type instance struct {
 	mod     api.Module
 	mem     linear
 	globals []api.MutableGlobal
-	calls   map[string]api.Function
+	calls   map[string]api.Function // by name; those of an engine are added when they are needed
+	program Program                 // nil without an engine
+	limit   uint64                  // most bytes of memory
 
+	request  []byte // of the call under way
 	in       bytes.Reader
 	out, log limitedWriter
 	net      mount
@@ -82,7 +85,7 @@ func (m *Module) instantiate(ctx context.Context, args ...string) (i *instance, 
 	if err != nil {
 		return nil, err
 	}
-	i = &instance{mem: mem}
+	i = &instance{mem: mem, limit: m.memory}
 	i.out.limit, i.log.limit = m.opts.Response, m.opts.Log
 	defer func() {
 		// The runtime panics when there is no memory for what a module starts with.
@@ -128,25 +131,31 @@ func (m *Module) instantiate(ctx context.Context, args ...string) (i *instance, 
 	return i, nil
 }
 
-// start makes an instance and runs its _initialize, if it has one.
+// start makes an instance, runs its _initialize, if it has one, and has the engine load its script.
 func (m *Module) start(ctx context.Context) (*instance, error) {
 	i, err := m.instantiate(ctx)
 	if err != nil {
 		return nil, err
 	}
 	i.deadline, _ = ctx.Deadline()
-	if i.calls["_initialize"] == nil {
-		return i, nil
-	}
-	if err := i.run(ctx, "_initialize"); err != nil {
-		text := lines(i.log.buf.Bytes())
-		i.close(ctx)
-		if len(text) > 0 {
-			return nil, fmt.Errorf("_initialize: %w; it said: %s", err, text[len(text)-1].Text)
+	if i.calls["_initialize"] != nil {
+		if err := i.run(ctx, "_initialize"); err != nil {
+			text := lines(i.log.buf.Bytes())
+			i.close(ctx)
+			if len(text) > 0 {
+				return nil, fmt.Errorf("_initialize: %w; it said: %s", err, text[len(text)-1].Text)
+			}
+			return nil, fmt.Errorf("_initialize: %w", err)
 		}
-		return nil, fmt.Errorf("_initialize: %w", err)
+	}
+	if m.opts.Engine != nil {
+		if i.program, err = m.opts.Engine.Start(ctx, &Guest{i}); err != nil {
+			i.close(ctx)
+			return nil, fmt.Errorf("load the script: %w", err)
+		}
 	}
 	i.out.take()
+	i.deadline = time.Time{}
 	return i, nil
 }
 
@@ -194,6 +203,7 @@ func (m *Module) clone(ctx context.Context) (*instance, error) {
 		return nil, fmt.Errorf("clone an instance: %w", err)
 	}
 	i.restore(m.snapshot)
+	i.program = m.program
 	return i, nil
 }
 
@@ -215,18 +225,25 @@ func (i *instance) reset(s *snapshot) bool {
 
 // serve makes one call. The instance may be used again only when clean is true, and only after a reset.
 func (i *instance) serve(ctx context.Context, entry string, c Call) (r Reply, clean bool, err error) {
+	i.request = c.Request
 	i.in.Reset(c.Request)
 	i.deadline = c.Deadline
 	i.net.begin(c.FS)
-	err = i.run(ctx, entry)
+	if i.program == nil {
+		err = i.run(ctx, entry)
+	} else {
+		err = i.interpret(ctx, c.Name)
+	}
 	left := i.net.end()
 	i.deadline = time.Time{}
 	i.in.Reset(nil)
+	i.request = nil
 	r.Response, r.Cut = i.out.take()
 	var text []byte
 	text, r.LogCut = i.log.take()
 	r.Log = lines(text)
-	return r, err == nil && !left && !i.mod.IsClosed(), err
+	_, script := errors.AsType[*ScriptError](err)
+	return r, (err == nil || script) && !left && !i.mod.IsClosed(), err
 }
 
 // run calls an exported function. proc_exit with status 0 is no error.
@@ -234,6 +251,11 @@ func (i *instance) run(ctx context.Context, entry string) error {
 	i.done = ctx.Done()
 	err := i.calls[entry].CallWithStack(ctx, nil)
 	i.done = nil
+	return fault(err)
+}
+
+// fault makes an error of this package of what the runtime says about a call.
+func fault(err error) error {
 	if err == nil {
 		return nil
 	}

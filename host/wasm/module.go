@@ -58,11 +58,15 @@ type Options struct {
 	// Response and Log are how many bytes of standard output and error are kept per call; the rest is cut. Zero is
 	// DefaultResponse and DefaultLog.
 	Response, Log int
-	// Cache is a directory with compiled code, which a directory that cannot be written to serves as well. Empty keeps
-	// it in memory only. Whoever can write to it can run native code in this process.
+	// Cache is a directory with compiled code, which a directory that cannot be written to serves as well, once Compile
+	// has filled it. Empty keeps it in memory only. Whoever can write to it can run native code in this process.
 	Cache string
-	// Host adds the functions that the script engine imports from "env". It is called once, when Script is set.
-	Host func(wazero.HostModuleBuilder)
+	// Shared uses an instance again as a call left it, so that every call may see what earlier ones left in its memory,
+	// those of other monitors included. An instance that trapped, exited or left a file open is still thrown away. It
+	// changes nothing for a command, which gets a fresh instance in any case.
+	Shared bool
+	// Engine makes the module, an interpreter, answer calls. Nil is a module that answers them itself. It sets Script.
+	Engine Engine
 }
 
 // Call is one call of a plugin.
@@ -99,7 +103,8 @@ type Module struct {
 	cache    wazero.CompilationCache
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	snapshot *snapshot // nil: every call gets a fresh instance
+	snapshot *snapshot // nil: every call gets a fresh instance, unless they are shared
+	program  Program   // that copies of the snapshot have; nil without an engine
 	startLog []LogLine
 
 	slots  chan struct{} // one for each call under way
@@ -114,18 +119,16 @@ type Module struct {
 }
 
 // New inspects, compiles and starts a module. A reactor's _initialize runs now, on the one instance that all others are
-// copied from. Refusals are *RefusedError, faults of _initialize are *ExitError and *TrapError; the error of code that
-// is not valid is the compiler's. New does not heed the end of ctx while it compiles, and cannot stop an _initialize
+// copied from, and the engine loads its script. Refusals are *RefusedError, faults of _initialize and of a script are
+// *ExitError, *TrapError and *ScriptError; the error of code that is not valid is the compiler's. New does not heed the end of ctx while it compiles, and cannot stop an _initialize
 // that loops: the caller must be ready to end the process.
 func New(ctx context.Context, module []byte, opts Options) (*Module, error) {
-	l, err := parse(module)
+	opts = opts.withDefaults()
+	l, info, err := read(module, opts)
 	if err != nil {
 		return nil, err
 	}
-	m := &Module{opts: opts.withDefaults(), ended: make(chan struct{})}
-	if m.info, err = l.info(opts.Limits); err != nil {
-		return nil, err
-	}
+	m := &Module{opts: opts, info: info, ended: make(chan struct{})}
 	m.slots = make(chan struct{}, m.opts.Instances)
 	limit := opts.pages()
 	if declared := l.memories[0]; declared.capped {
@@ -139,7 +142,18 @@ func New(ctx context.Context, module []byte, opts Options) (*Module, error) {
 	return m, nil
 }
 
+// read holds a module against the limits.
+func read(module []byte, opts Options) (*layout, Info, error) {
+	l, err := parse(module)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	info, err := l.info(opts.Limits)
+	return l, info, err
+}
+
 func (o Options) withDefaults() Options {
+	o.Script = o.Script || o.Engine != nil
 	if o.Name == "" {
 		o.Name = "plugin"
 	}
@@ -154,29 +168,18 @@ func (o Options) withDefaults() Options {
 }
 
 func (m *Module) load(ctx context.Context, l *layout) (err error) {
-	// No WithCloseOnContextDone: it costs every call, and a guest that recurses without a loop ignores it.
-	config := wazero.NewRuntimeConfig().WithMemoryLimitPages(m.opts.pages()).WithDebugInfoEnabled(false)
-	if m.opts.Cache != "" {
-		if m.cache, err = wazero.NewCompilationCacheWithDir(m.opts.Cache); err != nil {
-			return fmt.Errorf("open the cache of compiled code: %w", err)
-		}
-		config = config.WithCompilationCache(m.cache)
+	if err := m.compile(ctx, l); err != nil {
+		return err
 	}
-	m.runtime = wazero.NewRuntimeWithConfig(ctx, config)
 	if err := instantiateWASI(ctx, m.runtime); err != nil {
 		return err
 	}
-	if m.opts.Script && m.opts.Host != nil {
+	if m.opts.Engine != nil {
 		env := m.runtime.NewHostModuleBuilder("env")
-		m.opts.Host(env)
+		m.opts.Engine.Imports(env)
 		if _, err := env.Instantiate(ctx); err != nil {
-			return fmt.Errorf("instantiate the host functions of scripts: %w", err)
+			return fmt.Errorf("instantiate the functions of the script engine: %w", err)
 		}
-	}
-	var module []byte
-	module, m.globals = l.rewrite()
-	if m.compiled, err = m.runtime.CompileModule(ctx, module); err != nil {
-		return fmt.Errorf("compile the module: %w", err)
 	}
 	if m.info.Command {
 		return m.tryInstantiate(ctx)
@@ -187,19 +190,22 @@ func (m *Module) load(ctx context.Context, l *layout) (err error) {
 	}
 	text, _ := i.log.take()
 	m.startLog = lines(text)
-	if len(m.info.Fresh) > 0 {
+	if i.program != nil {
+		m.info.Calls = slices.Sorted(slices.Values(i.program.Calls()))
+	}
+	if len(m.info.Fresh) == 0 {
+		s, err := i.take()
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			i.close(ctx)
+			return err
+		}
+		m.snapshot, m.program = s, i.program
+	}
+	if m.snapshot == nil && !m.opts.Shared {
 		i.close(ctx)
 		return nil
 	}
-	s, err := i.take()
-	if err != nil {
-		i.close(ctx)
-		if errors.Is(err, errors.ErrUnsupported) {
-			return nil
-		}
-		return err
-	}
-	m.snapshot, m.idle = s, append(m.idle, i)
+	m.idle = append(m.idle, i)
 	return nil
 }
 
@@ -213,7 +219,7 @@ func (m *Module) tryInstantiate(ctx context.Context) error {
 	return nil
 }
 
-// Info gives what Inspect found.
+// Info gives what Inspect found. The calls of a module with an engine are those of its script.
 func (m *Module) Info() Info {
 	i := m.info
 	i.Calls, i.Fresh = slices.Clone(i.Calls), slices.Clone(i.Fresh)
@@ -223,7 +229,7 @@ func (m *Module) Info() Info {
 // StartLog gives what _initialize logged.
 func (m *Module) StartLog() []LogLine { return slices.Clone(m.startLog) }
 
-// Snapshot reports whether calls start from a snapshot; otherwise each gets a fresh instance.
+// Snapshot reports whether instances are copies of a snapshot; otherwise each is made and started by itself.
 func (m *Module) Snapshot() bool { return m.snapshot != nil }
 
 // Call makes one call and returns when the guest has ended it. It cannot stop the guest: neither the deadline nor the
@@ -231,7 +237,7 @@ func (m *Module) Snapshot() bool { return m.snapshot != nil }
 // caller's supervisor must end the process when Call outlives its deadline.
 //
 // The context counts while the call waits for an instance and when the guest sleeps. Errors are *ExitError, *TrapError,
-// ErrNoCall, ErrClosed, and the context's while waiting.
+// *ScriptError, ErrNoCall, ErrClosed, and the context's while waiting.
 func (m *Module) Call(ctx context.Context, c Call) (Reply, error) {
 	entry := c.Name
 	if m.info.Command {
@@ -280,7 +286,9 @@ func (m *Module) acquire(ctx context.Context, call string) (i *instance, err err
 	case m.info.Command:
 		i, err = m.instantiate(ctx, call)
 	default:
-		i, err = m.start(ctx)
+		if i, err = m.start(ctx); err == nil {
+			i.log.take() // it is in the start log, once
+		}
 	}
 	if err != nil {
 		m.mu.Lock()
@@ -295,7 +303,14 @@ func (m *Module) acquire(ctx context.Context, call string) (i *instance, err err
 // giveBack cleans the instance for the next call, or throws it away.
 func (m *Module) giveBack(ctx context.Context, i *instance, clean bool) {
 	defer m.work.Done()
-	keep := clean && m.snapshot != nil && i.reset(m.snapshot)
+	var keep bool
+	switch {
+	case !clean || m.info.Command:
+	case m.opts.Shared:
+		keep = true
+	case m.snapshot != nil:
+		keep = i.reset(m.snapshot)
+	}
 	if !keep {
 		i.close(ctx)
 	}

@@ -52,6 +52,7 @@ type API struct {
 	wrongTokens *limiter
 	wrongPushes *limiter
 	streams     chan struct{} // a place for each stream
+	uploads     chan struct{} // a place for each archive that is being sent or installed
 	closing     chan struct{}
 	closeOnce   sync.Once
 	recheck     time.Duration
@@ -82,6 +83,7 @@ func New(o Options) (*API, error) {
 		wrongTokens: newLimiter(o.FailuresPerMinute, time.Minute),
 		wrongPushes: newLimiter(3*o.FailuresPerMinute, time.Minute),
 		streams:     make(chan struct{}, o.MaxStreams),
+		uploads:     make(chan struct{}, maxUploads),
 		closing:     make(chan struct{}),
 		recheck:     recheckEvery,
 	}
@@ -146,7 +148,9 @@ type route struct {
 	role             monitor.Role // the lowest that may
 	status           int          // of success; 0 is 200, or 204 without a body
 	body             reflect.Type // of the request's body; nil: it has none
+	optional         bool         // the body may be left out
 	types            []string     // media types of the body beside application/json
+	archive          bool         // the body is the archive of a plugin
 	responses        map[string]*huma.Response
 }
 
@@ -168,8 +172,11 @@ func handle[I, O any](a *API, r route, fn func(context.Context, *I) (*O, error))
 	if strings.Contains(r.path, "{id}") {
 		op.Middlewares = append(op.Middlewares, a.knownID)
 	}
-	if r.body != nil {
-		op.Middlewares = append(op.Middlewares, a.readBody)
+	switch {
+	case r.archive:
+		op.Middlewares = append(op.Middlewares, a.readArchive)
+	case r.body != nil:
+		op.Middlewares = append(op.Middlewares, a.readBody(r.optional))
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := fn(ctx, in)
@@ -178,12 +185,18 @@ func handle[I, O any](a *API, r route, fn func(context.Context, *I) (*O, error))
 		}
 		return out, nil
 	})
-	if r.body == nil {
+	if r.body == nil && !r.archive {
 		return
 	}
 	// huma would read the body itself if it knew of it before.
 	made := a.operation(r.method, prefix+r.path)
-	made.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
+	made.RequestBody = &huma.RequestBody{Required: !r.optional, Content: map[string]*huma.MediaType{}}
+	if r.archive {
+		for _, media := range archiveTypes() {
+			made.RequestBody.Content[media] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
+		}
+		return
+	}
 	for _, media := range append([]string{jsonType}, r.types...) {
 		made.RequestBody.Content[media] = &huma.MediaType{Schema: a.schema(r.body)}
 	}
@@ -222,6 +235,7 @@ func (a *API) routes() {
 	a.historyRoutes()
 	a.channelRoutes()
 	a.catalogueRoutes()
+	a.pluginRoutes()
 	a.tokenRoutes()
 	a.eventRoutes()
 	a.statusRoutes()

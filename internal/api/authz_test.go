@@ -26,7 +26,11 @@ func lowest() map[string]monitor.Role {
 		"GET /api/v1/channels": monitor.Viewer, "POST /api/v1/channels": monitor.Editor, "GET /api/v1/channels/:id": monitor.Viewer,
 		"PUT /api/v1/channels/:id": monitor.Editor, "PATCH /api/v1/channels/:id": monitor.Editor, "DELETE /api/v1/channels/:id": monitor.Editor,
 		"POST /api/v1/channels/:id/test": monitor.Editor,
-		"GET /api/v1/tokens":             monitor.Admin, "POST /api/v1/tokens": monitor.Admin, "DELETE /api/v1/tokens/:id": monitor.Admin,
+		"GET /api/v1/plugins":            monitor.Viewer, "POST /api/v1/plugins": monitor.Admin, "GET /api/v1/plugins/:name": monitor.Viewer,
+		"PATCH /api/v1/plugins/:name": monitor.Admin, "DELETE /api/v1/plugins/:name": monitor.Admin,
+		"POST /api/v1/plugins/:name/grant": monitor.Admin, "POST /api/v1/plugins/:name/enable": monitor.Admin,
+		"POST /api/v1/plugins/:name/disable": monitor.Admin,
+		"GET /api/v1/tokens":                 monitor.Admin, "POST /api/v1/tokens": monitor.Admin, "DELETE /api/v1/tokens/:id": monitor.Admin,
 		"GET /api/v1/me": monitor.Viewer, "GET /api/v1/stats": monitor.Viewer, "GET /api/v1/log": monitor.Admin, "GET /api/v1/events": monitor.Viewer,
 	}
 }

@@ -373,6 +373,7 @@ func TestBadQueries(t *testing.T) {
 		"/incidents?open=1": "query.open", "/log?level=loud": "query.level", "/log?cursor=x": "query.cursor", "/log?limit=0": "query.limit",
 		"/events?types=nosuch": "query.types", "/events?typos=state": "query.typos", "/kinds?x=1": "query.x", "/stats?x=1": "query.x",
 		"/me?x=1": "query.x", "/tokens?x=1": "query.x", "/providers?x=1": "query.x", "/channels?limit=1": "query.limit",
+		"/plugins?limit=1": "query.limit",
 	} {
 		a := s.do("GET", "/api/v1"+query, "")
 		if a.status != 422 || a.faults(t)[where] == "" {
@@ -413,7 +414,7 @@ func TestWrongPathsAndMethods(t *testing.T) {
 			t.Errorf("%s %s: %d, Allow %v", tt.method, tt.path, a.status, allow)
 		}
 	}
-	for _, path := range []string{"/monitors/x", "/monitors/01J00000000000000000000000", "/channels/x", "/incidents/x", "/kinds/x", "/providers/x", "/monitors/x/samples", "/monitors/x/uptime", "/monitors/x/incidents"} {
+	for _, path := range []string{"/monitors/x", "/monitors/01J00000000000000000000000", "/channels/x", "/incidents/x", "/kinds/x", "/providers/x", "/plugins/x", "/monitors/x/samples", "/monitors/x/uptime", "/monitors/x/incidents"} {
 		s.must(404, s.do("GET", "/api/v1"+path, ""))
 	}
 	for _, path := range []string{"/monitors/x", "/channels/x", "/tokens/x"} {

@@ -27,18 +27,20 @@ const (
 type bodyKey struct{}
 
 // readBody reads the body of an operation that takes one, before huma looks at the request: what is not strict JSON goes no
-// further, and no answer repeats any of it.
-func (a *API) readBody(ctx huma.Context, next func(huma.Context)) {
-	c := humagin.Unwrap(ctx)
-	tree, err := a.strictBody(c.Writer, c.Request)
-	if err != nil {
-		a.fail(c, err)
-		return
+// further, and no answer repeats any of it. An optional body that is empty is {}.
+func (a *API) readBody(optional bool) func(ctx huma.Context, next func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		c := humagin.Unwrap(ctx)
+		tree, err := a.strictBody(c.Writer, c.Request, optional)
+		if err != nil {
+			a.fail(c, err)
+			return
+		}
+		next(huma.WithValue(ctx, bodyKey{}, tree))
 	}
-	next(huma.WithValue(ctx, bodyKey{}, tree))
 }
 
-func (a *API) strictBody(w http.ResponseWriter, r *http.Request) (any, error) {
+func (a *API) strictBody(w http.ResponseWriter, r *http.Request, optional bool) (any, error) {
 	if given := r.Header.Get("Content-Type"); given != "" {
 		media, params, err := mime.ParseMediaType(given)
 		charset := strings.ToLower(params["charset"])
@@ -49,9 +51,12 @@ func (a *API) strictBody(w http.ResponseWriter, r *http.Request) (any, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, newProblem(http.StatusUnsupportedMediaType, "", "a body must not be compressed").with("Accept-Encoding", "identity")
 	}
-	text, err := readAll(w, r, maxBody)
+	text, err := readAll(w, r, maxBody, bodyTimeout)
 	if err != nil {
 		return nil, err
+	}
+	if optional && len(text) == 0 {
+		return map[string]any{}, nil
 	}
 	tree, err := parseStrict(text)
 	var syntax *syntaxError
@@ -70,13 +75,13 @@ func (a *API) strictBody(w http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 // readAll reads a body of at most limit bytes.
-func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+func readAll(w http.ResponseWriter, r *http.Request, limit int64, timeout time.Duration) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLargeProblem(limit)
 	}
 	// A deadline is not to be had from every writer; then the server's own holds.
 	deadline := http.NewResponseController(w)
-	if err := deadline.SetReadDeadline(time.Now().Add(bodyTimeout)); err == nil {
+	if err := deadline.SetReadDeadline(time.Now().Add(timeout)); err == nil {
 		defer deadline.SetReadDeadline(time.Time{}) //nolint:errcheck // it worked a moment ago; a broken connection shows itself
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))

@@ -28,6 +28,7 @@ func (a *API) document() error {
 		{Name: "history", Description: "What was seen, and what it amounts to."},
 		{Name: "channels", Description: "Where notifications go."},
 		{Name: "catalogue", Description: "What can be checked, and what can deliver."},
+		{Name: "plugins", Description: "What others wrote, and what it may."},
 		{Name: "tokens", Description: "Who may ask."},
 		{Name: "server", Description: "How the server itself fares."},
 	}
@@ -138,7 +139,12 @@ func docsOf(doc *huma.OpenAPI, op *huma.Operation) docsOperation {
 	if op.RequestBody == nil {
 		return d
 	}
-	schema := op.RequestBody.Content[jsonType].Schema
+	content := op.RequestBody.Content[jsonType]
+	if content == nil {
+		d.Fields = append(d.Fields, docsField{In: "body", Type: "bytes", Doc: strings.Join(sortedKeys(op.RequestBody.Content), ", "), Required: true})
+		return d
+	}
+	schema := content.Schema
 	for schema.Ref != "" {
 		schema = doc.Components.Schemas.SchemaFromRef(schema.Ref)
 	}
@@ -161,6 +167,8 @@ func typeName(s *huma.Schema) string {
 		return "list"
 	case s.Pattern == durationPattern:
 		return "duration"
+	case s.Pattern == sizePattern:
+		return "size"
 	case s.Type == "":
 		return "object"
 	default:

@@ -23,6 +23,7 @@ import (
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/internal/logs"
 	"github.com/tocsinhq/tocsin/internal/service"
+	"github.com/tocsinhq/tocsin/internal/testkit/fakehost"
 )
 
 const adminToken = "admin-token-of-the-tests"
@@ -32,8 +33,11 @@ type server struct {
 	t       testing.TB
 	api     *API
 	svc     *service.Service
+	checks  *check.Registry
+	alerts  *alert.Registry
 	eng     *engine.Engine
 	store   *faulty
+	plugins *fakehost.Host // runs none, and behaves towards the service as the host does
 	http    *httptest.Server
 	log     *lockedBuffer
 	schemas *jsonschema.Compiler
@@ -63,7 +67,7 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 
 func start(t testing.TB, change ...func(*Options)) *server {
 	t.Helper()
-	s := &server{t: t, token: adminToken, log: &lockedBuffer{}, holding: &sync.Mutex{}}
+	s := &server{t: t, token: adminToken, log: &lockedBuffer{}, holding: &sync.Mutex{}, plugins: fakehost.New(time.Now)}
 	ring := logs.New(logs.Options{Next: slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})})
 	log := slog.New(ring)
 	base := openStore(t, log)
@@ -73,11 +77,12 @@ func start(t testing.TB, change ...func(*Options)) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.eng, err = engine.New(engine.Options{Store: base, Outbox: base, Checks: checks, Alerts: alerts, Log: log}); err != nil {
+	if s.eng, err = engine.New(engine.Options{Store: base, Outbox: base, Checks: check.NewLate(checks), Alerts: alerts, Log: log}); err != nil {
 		t.Fatal(err)
 	}
+	s.checks, s.alerts = checks, alerts
 	s.svc, err = service.New(service.Options{
-		Store: s.store, Engine: s.eng, Kinds: checks, Providers: alerts, Ring: ring, Log: log, Version: "test",
+		Store: s.store, Engine: s.eng, Kinds: checks, Providers: alerts, Plugins: s.plugins, Ring: ring, Log: log, Version: "test",
 		Figures: func() []service.Figure {
 			return []service.Figure{
 				{Name: "tocsin_test_rows", Help: "Rows.", Labels: map[string]string{"lane": "must"}, Value: 7},

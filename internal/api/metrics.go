@@ -79,7 +79,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	ctx = service.WithPrincipal(ctx, service.Principal{Name: "metrics", Role: monitor.Viewer})
 	s, err := m.api.svc.Stats(ctx)
 	measured, measuredErr := m.api.svc.Measured(ctx)
-	if err = errors.Join(err, measuredErr); err != nil {
+	plugins, pluginsErr := m.api.svc.ListPlugins(ctx)
+	if err = errors.Join(err, measuredErr, pluginsErr); err != nil {
 		out <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(errors.New("figures")), err)
 		return
 	}
@@ -116,6 +117,33 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for i := range measured {
 		g.monitor(&measured[i])
 	}
+	for i := range plugins {
+		g.plugin(&plugins[i])
+	}
+}
+
+// plugin writes the series of one plugin.
+func (g gauges) plugin(p *monitor.InstalledPlugin) {
+	u, labels := &p.Usage, []string{"plugin", p.Name}
+	ready := 0.0
+	if p.Condition == monitor.PluginReady {
+		ready = 1
+	}
+	g.gauge("tocsin_plugin_ready", "1 while the plugin can be used, else 0.", ready, labels...)
+	g.counter("tocsin_plugin_calls_total", "Calls of the plugin that ended.", float64(u.Calls), labels...)
+	g.counter("tocsin_plugin_failures_total", "Calls that answered with an error, crashed, or answered nonsense.", float64(u.Failures), labels...)
+	g.counter("tocsin_plugin_kills_total", "Times that a process of the plugin had to be killed.", float64(u.Kills), labels...)
+	g.counter("tocsin_plugin_starts_total", "Times that a process of the plugin was started.", float64(u.Starts), labels...)
+	g.gauge("tocsin_plugin_running", "Calls of the plugin under way.", float64(u.Running), labels...)
+	g.gauge("tocsin_plugin_runners", "Processes of the plugin.", float64(u.Runners), labels...)
+	g.counter("tocsin_plugin_cpu_seconds_total", "Processor time of all processes of the plugin.", u.CPU.Seconds(), labels...)
+	g.gauge("tocsin_plugin_memory_bytes", "Resident memory of the processes of the plugin.", float64(u.Memory), labels...)
+	const network = "Bytes that the plugin read from and wrote to the network."
+	g.counter("tocsin_plugin_network_bytes_total", network, float64(u.BytesRead), append(labels, "direction", "read")...)
+	g.counter("tocsin_plugin_network_bytes_total", network, float64(u.BytesWritten), append(labels, "direction", "written")...)
+	g.counter("tocsin_plugin_denied_total", "Connections of the plugin that were refused.", float64(u.Denied), labels...)
+	took := prometheus.NewDesc("tocsin_plugin_call_seconds", "How long calls of the plugin took, in all.", labels[:1], nil)
+	g.out <- prometheus.MustNewConstSummary(took, u.Calls, u.Latency.Seconds(), nil, p.Name)
 }
 
 // monitor writes the series of one monitor that asked for them.

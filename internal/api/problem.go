@@ -193,7 +193,7 @@ func conflictText(err error) string {
 	for {
 		tried, rest, ok := strings.Cut(text, ": ")
 		verb, _, _ := strings.Cut(tried, " ")
-		if !ok || !slices.Contains([]string{"delete", "check", "store", "update", "create", "test"}, verb) {
+		if !ok || !slices.Contains([]string{"delete", "check", "store", "update", "create", "test", "install", "grant", "enable", "limit", "disable", "remove"}, verb) {
 			break
 		}
 		text = rest

@@ -70,7 +70,7 @@ func (a *API) readBeat(c *gin.Context) (service.Beat, error) {
 
 // formBody returns the body when it is a form, and an error when it is anything else but empty.
 func formBody(w http.ResponseWriter, r *http.Request) (string, error) {
-	text, err := readAll(w, r, maxBeat)
+	text, err := readAll(w, r, maxBeat, bodyTimeout)
 	if err != nil || len(text) == 0 {
 		return "", err
 	}

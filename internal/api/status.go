@@ -19,6 +19,7 @@ type Stats struct {
 	Version       string             `json:"version"`
 	StartedAt     time.Time          `json:"started_at"`
 	Monitors      map[string]int     `json:"monitors" doc:"By state."`
+	Plugins       map[string]int     `json:"plugins" doc:"By condition."`
 	Results       map[string]Counts  `json:"results" doc:"Results since the start, by kind and status."`
 	Schedule      ScheduleStats      `json:"schedule"`
 	Notifications NotificationStats  `json:"notifications"`
@@ -104,8 +105,12 @@ func (a *API) getStats(ctx context.Context, _ *anything) (*statsOut, error) {
 	if err != nil {
 		return nil, err
 	}
+	plugins, err := a.svc.ListPlugins(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := Stats{
-		Version: s.Version, StartedAt: s.Started, Monitors: map[string]int{}, Results: map[string]Counts{}, Store: map[string]float64{},
+		Version: s.Version, StartedAt: s.Started, Monitors: map[string]int{}, Plugins: map[string]int{}, Results: map[string]Counts{}, Store: map[string]float64{},
 		Schedule: ScheduleStats{
 			Running: s.Engine.Running, Waiting: s.Engine.Waiting, Workers: s.Engine.Workers, Overruns: s.Engine.Overruns,
 			Panics: s.Engine.Panics, Transitions: s.Engine.Transitions, Unrecorded: s.Engine.Unrecorded,
@@ -117,6 +122,12 @@ func (a *API) getStats(ctx context.Context, _ *anything) (*statsOut, error) {
 	}
 	for _, c := range monitor.Conditions() {
 		out.Monitors[c.String()] = s.Engine.Monitors[c]
+	}
+	for _, c := range monitor.PluginConditions() {
+		out.Plugins[string(c)] = 0
+	}
+	for i := range plugins {
+		out.Plugins[string(plugins[i].Condition)]++
 	}
 	for kind, counts := range s.Engine.Results {
 		out.Results[kind] = countsOf(counts)

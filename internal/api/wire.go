@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,18 @@ func (o *object) UnmarshalJSON(text []byte) error {
 	*o = append((*o)[:0], text...)
 	return nil
 }
+
+// orNull is an object on the wire, or null. Its zero value is null.
+type orNull[T any] struct{ is *T }
+
+// Schema describes the object, or null.
+func (orNull[T]) Schema(r huma.Registry) *huma.Schema {
+	t := reflect.TypeFor[T]()
+	return &huma.Schema{OneOf: []*huma.Schema{r.Schema(t, true, t.Name()), {Type: "null"}}}
+}
+
+// MarshalJSON writes the object or null.
+func (o orNull[T]) MarshalJSON() ([]byte, error) { return json.Marshal(o.is) }
 
 // page is a part of a list.
 type page[T any] struct {

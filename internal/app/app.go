@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,7 @@ import (
 	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/host"
 	"github.com/tocsinhq/tocsin/internal/api"
 	"github.com/tocsinhq/tocsin/internal/config"
 	"github.com/tocsinhq/tocsin/internal/logs"
@@ -53,6 +56,8 @@ type server struct {
 	lines    *logs.Log
 	store    *store.Store
 	checks   *check.Registry
+	alerts   *alert.Registry
+	plugins  *host.Host
 	engine   *engine.Engine
 	service  *service.Service
 	api      *api.API
@@ -154,17 +159,18 @@ func (s *server) build(ctx context.Context) error {
 		Log:    s.log, UserAgent: agent, Gapped: watchdog.Gapped,
 	})
 	s.closeLater("checks", func(context.Context) error { return s.checks.Close() })
-	alerts, err := alert.NewRegistry(alert.Options{
+	s.alerts, err = alert.NewRegistry(alert.Options{
 		Policy: netpolicy.Policy{Allow: set.AlertAllow, Setting: "alerts.allow_addresses"}, UserAgent: agent,
 	})
 	if err != nil {
 		return fmt.Errorf("load the providers: %w", err)
 	}
-	if err := s.checkLimits(); err != nil {
+	if err := s.openPlugins(ctx); err != nil {
 		return err
 	}
+	s.checkLimits()
 	s.engine, err = engine.New(engine.Options{
-		Store: s.store, Outbox: s.store, Checks: s.checks, Alerts: alerts, Log: s.log,
+		Store: s.store, Outbox: s.store, Checks: check.NewLate(s.checks), Alerts: s.alerts, Log: s.log,
 		PublicURL: strings.TrimRight(set.PublicURL, "/"), Workers: set.Workers, KindLimits: set.KindLimits,
 		Watchdog: watchdog, DrainTimeout: set.DrainTimeout * 2 / 3,
 	})
@@ -176,7 +182,7 @@ func (s *server) build(ctx context.Context) error {
 		return strings.Contains(l.Attrs, storeMark) || s.store.AppendLog(l)
 	})
 	s.service, err = service.New(service.Options{
-		Store: s.store, Engine: s.engine, Kinds: s.checks, Providers: alerts, Ring: s.lines, Log: s.log,
+		Store: s.store, Engine: s.engine, Kinds: s.checks, Providers: s.alerts, Plugins: s.plugins, Ring: s.lines, Log: s.log,
 		PublicURL: strings.TrimRight(set.PublicURL, "/"), Version: s.Version, Figures: s.figures,
 	})
 	if err != nil {
@@ -210,18 +216,13 @@ func (s *server) openSeal() (*seal.Sealer, error) {
 	return sealer, nil
 }
 
-// checkLimits refuses limits for kinds that are none.
-func (s *server) checkLimits() error {
-	for kind := range s.Settings.KindLimits {
+// checkLimits warns of limits for kinds that are not there: they may be those of plugins that are not installed yet.
+func (s *server) checkLimits() {
+	for _, kind := range slices.Sorted(maps.Keys(s.Settings.KindLimits)) {
 		if _, ok := s.checks.Kind(kind); !ok {
-			var names []string
-			for _, k := range s.checks.Kinds() {
-				names = append(names, k.Name)
-			}
-			return fmt.Errorf("checks.kind_limits names the kind %q; there is %s", kind, strings.Join(names, ", "))
+			s.log.Warn("checks.kind_limits names a kind that is not there; the limit counts once a plugin of that name is installed", "kind", kind)
 		}
 	}
-	return nil
 }
 
 // run runs all parts until ctx ends or one of them fails, then drains. It returns until when closing may take.

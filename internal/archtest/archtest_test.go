@@ -35,9 +35,10 @@ func rules() []rule {
 		{"sdk/process", []string{"sdk", "sdk/proto"}, []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf"}, "it serves the contract over gRPC and knows nothing of the server"},
 		{"engine/monitor", []string{"sdk"}, nil, "the nouns are a leaf that everything else can share"},
 		{"engine/netpolicy", nil, nil, "what may be dialled is decided by one leaf"},
+		{"engine/schema", []string{"sdk", "engine/monitor"}, []string{"github.com/santhosh-tekuri/jsonschema"}, "configurations are held to other people's schemas in one leaf"},
 		{
 			"engine/check",
-			[]string{"sdk", "engine/monitor", "engine/netpolicy"},
+			[]string{"sdk", "engine/monitor", "engine/netpolicy", "engine/schema"},
 			[]string{
 				"github.com/expr-lang/expr", "github.com/invopop/jsonschema", "github.com/santhosh-tekuri/jsonschema",
 				"github.com/miekg/dns", "golang.org/x/net", "golang.org/x/sys",
@@ -46,7 +47,7 @@ func rules() []rule {
 		},
 		{
 			"engine/alert",
-			[]string{"sdk", "engine/monitor", "engine/netpolicy"},
+			[]string{"sdk", "engine/monitor", "engine/netpolicy", "engine/schema"},
 			[]string{
 				"github.com/wneessen/go-mail", "github.com/goccy/go-yaml", "github.com/invopop/jsonschema",
 				"github.com/santhosh-tekuri/jsonschema", "github.com/oklog/ulid", "golang.org/x/net",
@@ -68,10 +69,10 @@ func rules() []rule {
 		{"host/wasm/netfs", []string{"sdk", "host/reach", "host/broker"}, []string{"github.com/tetratelabs/wazero"}, "the network as files, over connections that the server made"},
 		{"host/wasm/script", []string{"sdk", "host/wasm"}, []string{"github.com/tetratelabs/wazero"}, "the script engine is one more guest"},
 		{"host/wasm/runner", []string{"sdk", "sdk/proto", "sdk/process", "host/broker", "host/confine", "host/reach", "host/wasm", "host/wasm/*"}, []string{"golang.org/x/sys"}, "the runner's process puts the sandbox together"},
-		{"host/process", []string{"sdk", "sdk/proto", "sdk/process"}, []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "golang.org/x/sys"}, "only the host of process plugins knows go-plugin"},
+		{"host/process", []string{"sdk", "sdk/proto", "sdk/process"}, []string{"github.com/hashicorp/go-plugin", "github.com/hashicorp/go-hclog", "google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/sys"}, "only the host of process plugins knows go-plugin"},
 		{
 			"host",
-			[]string{"sdk", "sdk/proto", "sdk/process", "engine/monitor", "engine/netpolicy", "host/*"},
+			[]string{"sdk", "sdk/proto", "sdk/process", "engine/monitor", "engine/netpolicy", "engine/schema", "host/*"},
 			[]string{"github.com/goccy/go-yaml", "github.com/santhosh-tekuri/jsonschema", "golang.org/x/sys"},
 			"plugins give checkers and notifiers and know no engine",
 		},

@@ -45,7 +45,7 @@ type inputs struct {
 
 func run(ctx context.Context, args []string) error {
 	parts := map[string]func(context.Context, inputs) error{
-		"target": serveTarget, "bare": bareLoop, "engine": engineRun, "load": loadRun,
+		"target": serveTarget, "bare": bareLoop, "engine": engineRun, "load": loadRun, "plugin": servePlugin, "ticker": tick,
 	}
 	if len(args) == 2 && parts[args[0]] != nil {
 		var in inputs
@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	seconds := flags.Int("seconds", 20, "length of each measured window")
 	rounds := flags.Int("rounds", 3, "rounds of the throughput pair")
-	only := flags.String("only", "", "run only this part: throughput, scale, load or blackbox")
+	only := flags.String("only", "", "run only this part: throughput, scale, load, blackbox or plugins")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func compare(ctx context.Context, in inputs, only string) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, inputs) error
-	}{{"throughput", throughput}, {"scale", scale}, {"load", load}, {"blackbox", blackbox}} {
+	}{{"throughput", throughput}, {"scale", scale}, {"load", load}, {"blackbox", blackbox}, {"plugins", plugins}} {
 		if only != "" && only != part.name {
 			continue
 		}

@@ -129,7 +129,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &CodedError{Code: ExitUsage, Err: err} })
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write JSON to standard output and nothing else there")
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.AddCommand(a.serve(), a.check(), a.monitor(), a.channel(), a.version())
+	root.AddCommand(a.serve(), a.check(), a.monitor(), a.channel(), a.plugin(), a.version())
 	return root
 }
 

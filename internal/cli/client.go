@@ -91,6 +91,18 @@ type problem struct {
 	} `json:"errors"`
 }
 
+// clean leaves out what a terminal would obey: a server may quote what a stranger wrote.
+func (p *problem) clean() {
+	p.Title, p.Detail = sdk.CleanText(p.Title, 1000), sdk.CleanText(p.Detail, 1000)
+	for i := range p.Errors {
+		f := &p.Errors[i]
+		f.Message, f.Location = sdk.CleanText(f.Message, 1000), sdk.CleanText(f.Location, 300)
+		if text, ok := f.Value.(string); ok {
+			f.Value = sdk.CleanText(text, 300)
+		}
+	}
+}
+
 // apiError is an answer that is no success.
 type apiError struct {
 	status  int
@@ -123,25 +135,36 @@ func (e *apiError) Error() string {
 // call sends a request and decodes the answer into out, a pointer, or nil when the answer does not matter. A body is sent
 // as JSON. The error is a CodedError with ExitAuth when the server refused the token.
 func (c *client) call(ctx context.Context, method, path string, body, out any) error {
-	var payload io.Reader
-	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
-			return fmt.Errorf("write the request: %w", err)
-		}
-		payload = bytes.NewReader(data)
+	if body == nil {
+		return c.send(ctx, method, path, payload{}, out)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, payload)
+	data, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("write the request: %w", err)
+	}
+	p := payload{media: "application/json", body: bytes.NewReader(data)}
+	if method == http.MethodPatch {
+		p.media = "application/merge-patch+json"
+	}
+	return c.send(ctx, method, path, p, out)
+}
+
+// payload is a request's body; the zero value is none.
+type payload struct {
+	media string
+	body  io.Reader
+}
+
+// send is call with a body of any media type.
+func (c *client) send(ctx context.Context, method, path string, p payload, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, p.body)
 	if err != nil {
 		return fmt.Errorf("make the request: %w", err)
 	}
 	req.Header.Set("User-Agent", "tocsin-cli/"+c.version)
 	req.Header.Set("Accept", "application/json, application/problem+json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-		if method == http.MethodPatch {
-			req.Header.Set("Content-Type", "application/merge-patch+json")
-		}
+	if p.media != "" {
+		req.Header.Set("Content-Type", p.media)
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
@@ -199,6 +222,7 @@ func refusal(resp *http.Response, data []byte, token string) error {
 		if err := json.Unmarshal(data, &e.problem); err != nil {
 			return fmt.Errorf("read the server's answer: %w", err)
 		}
+		e.problem.clean()
 	} else if location := resp.Header.Get("Location"); location != "" {
 		e.problem.Detail = "the server sends on to " + sdk.CleanText(location, 200) + "; set TOCSIN_URL to where it is"
 	}
@@ -294,7 +318,7 @@ func (c *client) find(ctx context.Context, path, idOrName string) (json.RawMessa
 
 // missingError says that the server has nothing with these names.
 type missingError struct {
-	path  string // monitorsPath or channelsPath
+	path  string // monitorsPath, channelsPath or pluginsPath
 	names []string
 }
 
@@ -337,4 +361,5 @@ func isULID(text string) bool {
 const (
 	monitorsPath = "/monitors"
 	channelsPath = "/channels"
+	pluginsPath  = "/plugins"
 )

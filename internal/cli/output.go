@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -66,11 +68,11 @@ func (a *app) table(rows [][]string) error {
 func paint(state string) string {
 	code := ""
 	switch state {
-	case monitor.Up.String(), "ok":
+	case monitor.Up.String(), "ok", string(monitor.PluginReady):
 		code = "32"
-	case monitor.Degraded.String():
+	case monitor.Degraded.String(), string(monitor.PluginWaiting):
 		code = "33"
-	case monitor.Down.String(), "failing":
+	case monitor.Down.String(), "failing", string(monitor.PluginBroken):
 		code = "31"
 	case monitor.Unknown.String():
 		code = "35"
@@ -139,17 +141,31 @@ func (a *app) confirm(yes bool, format string, args ...any) error {
 	if yes {
 		return nil
 	}
-	if !terminal(a.Stdin) || !terminal(a.Stderr) {
+	if !a.asks() {
 		return usage("give --yes to remove without being asked")
 	}
-	fmt.Fprintf(a.Stderr, format+" [y/N] ", args...)
+	yes, err := a.ask(format, args...)
+	if err == nil && !yes {
+		err = &CodedError{Code: ExitError, Err: errors.New("not confirmed, nothing was removed")}
+	}
+	return err
+}
+
+// asks reports whether there is a terminal to ask on.
+func (a *app) asks() bool { return terminal(a.Stdin) && terminal(a.Stderr) }
+
+// ask asks a question on the terminal. Anything but y or yes is no.
+func (a *app) ask(format string, args ...any) (bool, error) {
+	if _, err := fmt.Fprintf(a.Stderr, format+" [y/N] ", args...); err != nil {
+		return false, fmt.Errorf("ask: %w", err)
+	}
 	answer, err := bufio.NewReader(a.Stdin).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("read the answer: %w", err)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, fmt.Errorf("read the answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
-		return nil
+		return true, nil
 	}
-	return &CodedError{Code: ExitError, Err: fmt.Errorf("not confirmed, nothing was removed")}
+	return false, nil
 }

@@ -125,3 +125,38 @@ func TestProgress(t *testing.T) {
 		t.Errorf("shown: %q", got)
 	}
 }
+
+// TestConsent shows what a plugin asks for before it asks whether to grant it.
+func TestConsent(t *testing.T) {
+	file := archiveFile(t)
+	for answer, granted := range map[string]bool{"y\n": true, "n\n": false, "\n": false, "\x04": false} {
+		s := newPluginServer(t)
+		code, screen := onTerminal(t, answer, []string{"TOCSIN_URL=" + s.URL, "NO_COLOR=1"}, "plugin", "install", file)
+		asked := strings.Index(screen, "Grant this? [y/N]")
+		if code != 0 || asked < 0 || !strings.Contains(screen[:asked], "open TCP connections to 10.0.0.1 (in a private network)") {
+			t.Errorf("answer %q: exit code %d, on the screen %q", answer, code, screen)
+		}
+		if len(s.asked) != 1 && !granted || granted && (len(s.asked) != 2 || s.sent[1] != `{"allow_private":false,"digest":"d1"}`) {
+			t.Errorf("answer %q: asked %v, sent %v", answer, s.asked, s.sent)
+		}
+		if waits := strings.Contains(screen, "tocsin plugin grant redis"); waits == granted {
+			t.Errorf("answer %q: on the screen %q", answer, screen)
+		}
+	}
+	s := newPluginServer(t)
+	if _, screen := onTerminal(t, "y\n", []string{"TOCSIN_URL=" + s.URL}, "plugin", "install", file, "--allow-private"); !strings.Contains(screen, "private addresses too?") ||
+		len(s.sent) != 2 || s.sent[1] != `{"allow_private":true,"digest":"d1"}` {
+		t.Errorf("sent %v, on the screen %q", s.sent, screen)
+	}
+	// Standard output is for JSON alone: nobody is asked.
+	s = newPluginServer(t)
+	if code, screen := onTerminal(t, "", []string{"TOCSIN_URL=" + s.URL}, "plugin", "install", file, "--json"); code != 0 || strings.Contains(screen, "Grant") {
+		t.Errorf("exit code %d, on the screen %q", code, screen)
+	}
+	if code, screen := onTerminal(t, "n\n", []string{"TOCSIN_URL=" + s.URL}, "plugin", "remove", "redis"); code != 1 || !strings.Contains(screen, "nothing was removed") {
+		t.Errorf("exit code %d, on the screen %q", code, screen)
+	}
+	if _, screen := onTerminal(t, "", []string{"TOCSIN_URL=" + s.URL}, "plugin", "inspect", "redis"); !strings.Contains(screen, "\x1b[31m✗ not granted\x1b[0m") {
+		t.Errorf("on the screen %q", screen)
+	}
+}

@@ -242,21 +242,24 @@ func TestTwice(t *testing.T) {
 // TestKinds sees that a limit for a kind that is none is told where it stands.
 func TestKinds(t *testing.T) {
 	kinds := []string{"dns", "http", "icmp"}
-	_, err := Load(Sources{File: write(t, "checks:\n  kind_limits: {icmpp: 200, http: 1}\n"), Kinds: kinds})
-	want := `tocsin.yaml:2:16: checks.kind_limits: names the kind "icmpp", which is unknown; did you mean icmp?`
+	_, err := Load(Sources{File: write(t, "checks:\n  kind_limits: {ICMP: 200, http: 1}\n"), Kinds: kinds})
+	want := `tocsin.yaml:2:16: checks.kind_limits: names the kind "ICMP", which is unknown; did you mean icmp?`
 	var faults Faults
 	if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
 	}
-	_, err = Load(Sources{Environ: []string{"TOCSIN_CHECKS_KIND_LIMITS=smoke=1"}, Kinds: kinds})
-	want = `TOCSIN_CHECKS_KIND_LIMITS: checks.kind_limits: names the kind "smoke", which is unknown; known are dns, http, icmp`
+	_, err = Load(Sources{Environ: []string{"TOCSIN_CHECKS_KIND_LIMITS=smoke_test=1"}, Kinds: kinds})
+	want = `TOCSIN_CHECKS_KIND_LIMITS: checks.kind_limits: names the kind "smoke_test", which is unknown; known are dns, http, icmp`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %q", err, want)
 	}
 	if got, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "http=1,icmp=2"}, Kinds: kinds}); err != nil || got.KindLimits["icmp"] != 2 {
 		t.Errorf("got %v, %v", got.KindLimits, err)
 	}
-	if _, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "smoke=1"}}); err != nil {
+	if got, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "a-plugin=1"}, Kinds: kinds}); err != nil || got.KindLimits["a-plugin"] != 1 {
+		t.Errorf("a name that a plugin may have: %v, %v", got.KindLimits, err)
+	}
+	if _, err := Load(Sources{Flags: map[string]string{"checks-kind-limits": "SMOKE=1"}}); err != nil {
 		t.Errorf("without the kinds: %v", err)
 	}
 }

@@ -34,9 +34,12 @@ type Settings struct {
 	LogFormat string     `key:"log.format" default:"text" oneof:"text json" doc:"form of a log line: text or json"`
 
 	Workers    int            `key:"workers" default:"0" min:"0" max:"1000000" doc:"checks that may run at once; 0 is 4096"`
-	KindLimits map[string]int `key:"checks.kind_limits" min:"1" max:"1000000" doc:"checks of one kind that may run at once, as kind=number; a kind not named may take half of the workers"`
+	KindLimits map[string]int `key:"checks.kind_limits" min:"1" max:"1000000" doc:"checks of one kind that may run at once, as kind=number, where a plugin's name is a kind too; a kind not named may take half of the workers"`
 	CheckAllow []netip.Prefix `key:"checks.allow_addresses" doc:"link-local, multicast and reserved addresses that checks may connect to, as addresses or prefixes; all others always may"`
 	AlertAllow []netip.Prefix `key:"alerts.allow_addresses" doc:"the same for the connections that deliver notifications"`
+
+	PluginAllow    []netip.Prefix `key:"plugins.allow_addresses" doc:"the same for the connections that are made for plugins"`
+	PluginDegraded bool           `key:"plugins.allow_degraded_sandbox" doc:"run plugins although a required layer of their sandbox is missing on this machine; every start says so"`
 
 	TrustedProxies []netip.Prefix `key:"trusted_proxies" doc:"reverse proxies whose X-Forwarded-For is believed, as addresses or prefixes; empty believes none"`
 

@@ -107,7 +107,7 @@ func (s *Service) Channel(ctx context.Context, id string) (ChannelView, error) {
 }
 
 func (s *Service) channelView(c monitor.Channel) ChannelView {
-	c.Config = s.masks.providers[c.Provider].hide(c.Config)
+	c.Config = s.masks.provider(c.Provider).hide(c.Config)
 	return ChannelView{Channel: c, Health: s.opts.Engine.ChannelHealth(c.ID)}
 }
 
@@ -156,7 +156,7 @@ func (s *Service) buildChannel(ctx context.Context, in ChannelInput, old *monito
 			faults = append(faults, taken(c.Name, "channel"))
 		}
 	}
-	secrets := s.masks.providers[c.Provider]
+	secrets := s.masks.provider(c.Provider)
 	if _, known := s.opts.Providers.Provider(c.Provider); known {
 		config, more := secrets.restore(c.Config, was)
 		c.Config = config

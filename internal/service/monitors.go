@@ -85,7 +85,7 @@ func (s *Service) viewOf(m monitor.Monitor, stored monitor.State, names map[stri
 			v.PushURL = s.opts.PublicURL + "/push/" + live.PushToken
 		}
 	}
-	v.Config = s.masks.kinds[m.Kind].hide(m.Config)
+	v.Config = s.masks.kind(m.Kind).hide(m.Config)
 	return v
 }
 

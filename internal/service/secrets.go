@@ -3,191 +3,79 @@ package service
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/engine/schema"
 )
 
 // Masked stands in the place of a secret in every answer. Sent back, it keeps the secret that is stored.
 const Masked = "••••"
 
-// masks knows where the secrets are in the configurations of kinds and providers.
-type masks struct{ kinds, providers map[string]*mask }
-
-// mask is the part of a JSON Schema that says which values are secret: those under "writeOnly": true; and which the server
-// makes up when they are missing: those with "x-generated": true.
-type mask struct {
-	secret bool
-	made   bool
-	usual  any              // what a missing value amounts to: the "default" of a property
-	fields map[string]*mask // of an object
-	others *mask            // its additional properties
-	items  *mask            // of an array
+// masks knows where the secrets are in the configurations of kinds and providers, as these are now.
+type masks struct {
+	kinds     Kinds
+	providers Providers
 }
 
-func newMasks(kinds Kinds, providers Providers) (masks, error) {
-	m := masks{kinds: make(map[string]*mask), providers: make(map[string]*mask)}
-	for _, k := range kinds.Kinds() {
-		made, err := newMask(k.Schema())
-		if err != nil {
-			return masks{}, fmt.Errorf("read the schema of kind %s: %w", k.Name, err)
-		}
-		m.kinds[k.Name] = made
-	}
-	for _, p := range providers.Providers() {
-		made, err := newMask(p.Schema())
-		if err != nil {
-			return masks{}, fmt.Errorf("read the schema of provider %s: %w", p.Name, err)
-		}
-		m.providers[p.Name] = made
-	}
-	return m, nil
-}
-
-func newMask(schema json.RawMessage) (*mask, error) {
-	tree, err := decodeTree(schema)
-	if err != nil {
-		return nil, err
-	}
-	root, ok := tree.(map[string]any)
+// kind returns the mask of a kind's configurations. Of one that is not there, nobody knows what is secret: then all is.
+func (m masks) kind(name string) *mask {
+	k, ok := m.kinds.Kind(name)
 	if !ok {
-		return nil, errors.New("it is no object")
-	}
-	m, budget := &mask{}, maxSchema
-	m.learn(root, root, &budget)
-	return m, nil
-}
-
-// maxSchema is how many parts of a schema are looked at. One that refers to itself has more than anybody can.
-const maxSchema = 2000
-
-// learn adds what the schema says. Of alternatives it takes all together: rather one mask too many than one too few.
-func (m *mask) learn(root, schema map[string]any, budget *int) {
-	if *budget--; *budget < 0 {
-		m.secret = true // as far as anybody knows
-		return
-	}
-	if w, ok := schema["writeOnly"].(bool); ok && w {
-		m.secret = true
-	}
-	if g, ok := schema["x-generated"].(bool); ok && g {
-		m.made = true
-	}
-	if ref, ok := schema["$ref"].(string); ok {
-		if target := resolve(root, ref); target != nil {
-			m.learn(root, target, budget)
-		}
-	}
-	for _, word := range []string{"allOf", "anyOf", "oneOf"} {
-		list, _ := schema[word].([]any)
-		for _, part := range list {
-			if sub, ok := part.(map[string]any); ok {
-				m.learn(root, sub, budget)
-			}
-		}
-	}
-	if props, ok := schema["properties"].(map[string]any); ok {
-		for name, p := range props {
-			sub, ok := p.(map[string]any)
-			if !ok {
-				continue
-			}
-			if m.fields == nil {
-				m.fields = make(map[string]*mask)
-			}
-			if m.fields[name] == nil {
-				m.fields[name] = &mask{}
-			}
-			if usual := sub["default"]; usual != nil {
-				m.fields[name].usual = usual
-			}
-			m.fields[name].learn(root, sub, budget)
-		}
-	}
-	if sub, ok := schema["additionalProperties"].(map[string]any); ok {
-		if m.others == nil {
-			m.others = &mask{}
-		}
-		m.others.learn(root, sub, budget)
-	}
-	if sub, ok := schema["items"].(map[string]any); ok {
-		if m.items == nil {
-			m.items = &mask{}
-		}
-		m.items.learn(root, sub, budget)
-	}
-}
-
-func resolve(root map[string]any, ref string) map[string]any {
-	if !strings.HasPrefix(ref, "#") {
 		return nil
 	}
-	at := any(root)
-	for _, part := range strings.Split(strings.TrimPrefix(ref, "#"), "/") {
-		if part == "" {
-			continue
-		}
-		object, ok := at.(map[string]any)
-		if !ok {
-			return nil
-		}
-		at = object[strings.NewReplacer("~1", "/", "~0", "~").Replace(part)]
-	}
-	found, _ := at.(map[string]any)
-	return found
+	return newMask(k.Shape())
 }
 
-// any reports whether anything under the mask is secret.
-func (m *mask) any() bool {
-	if m == nil {
-		return false
-	}
-	if m.secret || m.others.any() || m.items.any() {
-		return true
-	}
-	for _, f := range m.fields {
-		if f.any() {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *mask) field(name string) *mask {
-	if m == nil {
+// provider returns the mask of a provider's configurations, as kind does.
+func (m masks) provider(name string) *mask {
+	p, ok := m.providers.Provider(name)
+	if !ok {
 		return nil
 	}
-	if f := m.fields[name]; f != nil {
-		return f
-	}
-	return m.others
+	return newMask(p.Shape())
 }
+
+// mask hides the secrets of one kind's or provider's configurations and puts them back. Nil takes everything for a secret.
+type mask struct{ schema *schema.Schema }
+
+func newMask(s *schema.Schema, err error) *mask {
+	if err != nil {
+		return nil
+	}
+	return &mask{s}
+}
+
+func (m *mask) root() schema.Part {
+	if m == nil {
+		return schema.Part{}
+	}
+	return m.schema.Root()
+}
+
+// secretPart reports whether what is there is a secret, or may be one because nobody described it.
+func secretPart(p schema.Part) bool { return !p.Described() || p.Secret() }
 
 // hides reports whether the value at a dotted path, as faults name it, is or may hold a secret. A path that the schema does
 // not have may be anything: somebody who mistypes "password" sends one.
 func (m *mask) hides(path string) bool {
-	if m == nil {
-		return true
-	}
-	at := m
-	for _, part := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
-		if at.secret {
+	at := m.root()
+	for _, name := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		if secretPart(at) {
 			return true
 		}
-		if _, err := strconv.Atoi(part); err == nil && at.items != nil {
-			at = at.items
+		if i, err := strconv.Atoi(name); err == nil && at.Item(i).Described() {
+			at = at.Item(i)
 			continue
 		}
-		if at = at.field(part); at == nil {
-			return true
-		}
+		at = at.Field(name)
 	}
-	return at.any()
+	return at.HoldsSecret()
 }
 
 // hide returns the configuration with its secrets masked. Empty ones stay, to show that they are not set.
@@ -195,48 +83,47 @@ func (m *mask) hide(config json.RawMessage) json.RawMessage {
 	if len(config) == 0 {
 		return json.RawMessage("{}")
 	}
-	if m != nil && !m.any() || len(config) == len("{}") {
+	if len(config) == len("{}") {
 		return config
 	}
 	tree, err := decodeTree(config)
 	if err != nil {
 		return json.RawMessage("{}") // nothing rather than something secret
 	}
-	hidden, err := json.Marshal(m.hideIn(tree, m == nil))
+	found := false
+	tree = hideIn(m.root(), tree, m == nil, &found)
+	if !found {
+		return config
+	}
+	hidden, err := json.Marshal(tree)
 	if err != nil {
 		return json.RawMessage("{}")
 	}
 	return hidden
 }
 
-// hideIn masks within a value; secret says that all of it is.
-func (m *mask) hideIn(v any, secret bool) any {
-	secret = secret || m != nil && m.secret
+// hideIn masks within a value; secret says that all of it is. It notes whether it found anything to mask.
+func hideIn(at schema.Part, v any, secret bool, found *bool) any {
+	secret = secret || secretPart(at)
 	switch v := v.(type) {
 	case map[string]any:
 		for name := range v {
-			v[name] = m.field(name).hideIn(v[name], secret)
+			v[name] = hideIn(at.Field(name), v[name], secret, found)
 		}
+		return v
 	case []any:
-		var items *mask
-		if m != nil {
-			items = m.items
-		}
 		for i := range v {
-			v[i] = items.hideIn(v[i], secret)
+			v[i] = hideIn(at.Item(i), v[i], secret, found)
 		}
-	case nil:
-	case string:
-		if secret && v != "" {
-			return Masked
-		}
-	case bool:
-	default:
-		if secret {
-			return Masked
-		}
+		return v
+	case nil, bool:
+		return v
 	}
-	return v
+	if !secret || v == "" {
+		return v
+	}
+	*found = true
+	return Masked
 }
 
 // earlier is what a configuration replaces.
@@ -266,10 +153,10 @@ func (m *mask) restore(config json.RawMessage, was earlier) (json.RawMessage, mo
 		// Both sides are masked, so that a secret that was sent counts as changed even when it is the stored one: the answer
 		// would tell whoever guesses.
 		if hidden, err := decodeTree(m.hide(was.config)); err == nil {
-			m.changes(tree, hidden, "config", &changed)
+			changes(m.root(), tree, hidden, "config", &changed)
 		}
 	}
-	tree = m.restoreIn(tree, old, false, "config", &r)
+	tree = restoreIn(m.root(), tree, old, false, "config", &r)
 	if len(changed) > 0 {
 		for _, path := range r.kept {
 			r.faults.Add(path, nil, "must be sent again, because %s changed", listed("", changed, ""))
@@ -283,11 +170,11 @@ func (m *mask) restore(config json.RawMessage, was earlier) (json.RawMessage, mo
 }
 
 // changes appends the paths at which two masked configurations differ. What the server makes up does not count.
-func (m *mask) changes(now, was any, path string, changed *[]string) {
-	if m != nil && m.made {
+func changes(at schema.Part, now, was any, path string, changed *[]string) {
+	if at.Made() {
 		return
 	}
-	now, was = m.orUsual(now), m.orUsual(was)
+	now, was = orUsual(at, now), orUsual(at, was)
 	a, isObject := now.(map[string]any)
 	b, wasObject := was.(map[string]any)
 	if (isObject || now == nil) && (wasObject || was == nil) {
@@ -297,7 +184,7 @@ func (m *mask) changes(now, was any, path string, changed *[]string) {
 		}
 		maps.Copy(all, a)
 		for _, name := range keys(all) {
-			m.field(name).changes(a[name], b[name], path+"."+name, changed)
+			changes(at.Field(name), a[name], b[name], path+"."+name, changed)
 		}
 		return
 	}
@@ -307,15 +194,16 @@ func (m *mask) changes(now, was any, path string, changed *[]string) {
 }
 
 // orUsual returns what a value that is missing amounts to.
-func (m *mask) orUsual(v any) any {
+func orUsual(at schema.Part, v any) any {
 	list, isList := v.([]any)
+	usual := at.Usual()
 	switch {
-	case m == nil || m.usual == nil:
+	case usual == nil:
 		if v == "" || isList && len(list) == 0 {
 			return nil
 		}
 	case v == nil:
-		return m.usual
+		return usual
 	}
 	return v
 }
@@ -327,29 +215,25 @@ type restoring struct {
 	faults    monitor.Faults
 }
 
-func (m *mask) restoreIn(v, old any, secret bool, path string, r *restoring) any {
-	secret = secret || m == nil || m.secret
+func restoreIn(at schema.Part, v, old any, secret bool, path string, r *restoring) any {
+	secret = secret || secretPart(at)
 	switch v := v.(type) {
 	case map[string]any:
 		was, _ := old.(map[string]any)
 		for name := range v {
-			v[name] = m.field(name).restoreIn(v[name], was[name], secret, path+"."+name, r)
+			v[name] = restoreIn(at.Field(name), v[name], was[name], secret, path+"."+name, r)
 		}
 	case []any:
 		was, _ := old.([]any)
 		if len(was) != len(v) {
 			was = nil // nobody can tell which secret belongs to which item
 		}
-		var items *mask
-		if m != nil {
-			items = m.items
-		}
 		for i := range v {
 			var before any
 			if i < len(was) {
 				before = was[i]
 			}
-			v[i] = items.restoreIn(v[i], before, secret, path+"["+strconv.Itoa(i)+"]", r)
+			v[i] = restoreIn(at.Item(i), v[i], before, secret, path+"["+strconv.Itoa(i)+"]", r)
 		}
 	case string:
 		if v != Masked || !secret {
@@ -363,7 +247,7 @@ func (m *mask) restoreIn(v, old any, secret bool, path string, r *restoring) any
 		case nil, map[string]any, []any:
 			r.faults.Add(path, nil, "is the mask of a secret, and none is stored here; send the secret itself")
 		default:
-			if m == nil || !m.made {
+			if !at.Made() {
 				r.kept = append(r.kept, path)
 			}
 			return old
@@ -372,10 +256,17 @@ func (m *mask) restoreIn(v, old any, secret bool, path string, r *restoring) any
 	return v
 }
 
+// made lists the settings that the server makes up when they are missing.
+func (m *mask) made() []string {
+	root := m.root()
+	return slices.DeleteFunc(root.Names(), func(name string) bool { return !root.Field(name).Made() })
+}
+
 // generate fills in the texts that the server makes up when they are missing: what was stored before, else a new secret.
 // chosen says that the user brought one of them that is not the stored one.
 func (m *mask) generate(config, stored json.RawMessage) (filled json.RawMessage, chosen bool, err error) {
-	if m == nil || !m.makes() {
+	made := m.made()
+	if len(made) == 0 {
 		return config, false, nil
 	}
 	tree, err := decodeTree(config)
@@ -389,10 +280,7 @@ func (m *mask) generate(config, stored json.RawMessage) (filled json.RawMessage,
 			old, _ = was.(map[string]any)
 		}
 	}
-	for name, f := range m.fields {
-		if !f.made {
-			continue
-		}
+	for _, name := range made {
 		if v := object[name]; v != nil && v != "" {
 			chosen = chosen || v != old[name]
 			continue
@@ -413,7 +301,8 @@ func (m *mask) generate(config, stored json.RawMessage) (filled json.RawMessage,
 
 // chooses reports whether the configuration brings a text that the server would make up.
 func (m *mask) chooses(config json.RawMessage) bool {
-	if m == nil || !m.makes() {
+	made := m.made()
+	if len(made) == 0 {
 		return false
 	}
 	tree, err := decodeTree(config)
@@ -421,21 +310,10 @@ func (m *mask) chooses(config json.RawMessage) bool {
 	if err != nil || !ok {
 		return false
 	}
-	for name, f := range m.fields {
-		if v := object[name]; f.made && v != nil && v != "" && v != Masked {
-			return true
-		}
-	}
-	return false
-}
-
-func (m *mask) makes() bool {
-	for _, f := range m.fields {
-		if f.made {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(made, func(name string) bool {
+		v := object[name]
+		return v != nil && v != "" && v != Masked
+	})
 }
 
 // decodeTree reads JSON and keeps numbers as they were written.

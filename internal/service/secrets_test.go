@@ -7,7 +7,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/tocsinhq/tocsin/engine/alert"
+	"github.com/tocsinhq/tocsin/engine/check"
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/engine/schema"
 )
 
 const testSchema = `{"type":"object","properties":{
@@ -22,9 +25,14 @@ const testSchema = `{"type":"object","properties":{
 
 func testMask(t testing.TB) *mask {
 	t.Helper()
-	m, err := newMask(json.RawMessage(testSchema))
-	if err != nil {
-		t.Fatal(err)
+	return maskOf(t, testSchema)
+}
+
+func maskOf(t testing.TB, text string) *mask {
+	t.Helper()
+	m := newMask(schema.Compile(json.RawMessage(text)))
+	if m == nil {
+		t.Fatal("the schema cannot be used")
 	}
 	return m
 }
@@ -56,6 +64,64 @@ func TestHide(t *testing.T) {
 	same(t, unknown.hide(json.RawMessage(`{"a":"x","b":[1,{"c":"d"}],"e":true}`)), `{"a":"••••","b":["••••",{"c":"••••"}],"e":true}`)
 	same(t, testMask(t).hide(nil), `{}`)
 	same(t, testMask(t).hide(json.RawMessage(`{broken`)), `{}`)
+}
+
+// TestUndescribed hides what the schema does not speak of: a setting that was mistyped, or that an earlier version had.
+func TestUndescribed(t *testing.T) {
+	m := maskOf(t, `{"type":"object","properties":{"url":{"type":"string"},"labels":{"type":"object"},"list":{"type":"array","items":{"properties":{"a":{}}}}},
+	  "patternProperties":{"^x-":{"writeOnly":true}}}`)
+	same(t, m.hide(json.RawMessage(`{"url":"u","tokn":"t","old":{"key":"k"},"labels":{"a":"b"},"list":[{"a":"x","b":"y"}],"x-key":"k"}`)),
+		`{"url":"u","tokn":"••••","old":{"key":"••••"},"labels":{"a":"b"},"list":[{"a":"x","b":"••••"}],"x-key":"••••"}`)
+	const plain = `{ "url": "u", "labels": {"a": "<b>"} }`
+	if got := m.hide(json.RawMessage(plain)); string(got) != plain {
+		t.Errorf("a configuration without secrets became %s", got)
+	}
+	const was = `{"url":"u","tokn":"t"}`
+	got, faults := m.restore(m.hide(json.RawMessage(was)), stored(was))
+	if len(faults) > 0 {
+		t.Error(faults)
+	}
+	same(t, got, was)
+}
+
+// TestMasksFollowTheRegistry sees that masks are those of the kinds and providers that are there at the moment.
+func TestMasksFollowTheRegistry(t *testing.T) {
+	kinds := check.NewRegistry(check.Options{})
+	defer kinds.Close()
+	providers, err := alert.NewRegistry(alert.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := masks{kinds, providers}
+	const config = `{"host":"h","token":"t","n":1}`
+	put := func(schema string) {
+		t.Helper()
+		if err := kinds.Put(check.DefineRaw("redis", "", "", json.RawMessage(schema), nil)); err != nil {
+			t.Fatal(err)
+		}
+		if err := providers.Put(alert.DefineRaw("redis", "", json.RawMessage(schema), nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	both := func(want string) {
+		t.Helper()
+		same(t, now.kind("redis").hide(json.RawMessage(config)), want)
+		same(t, now.provider("redis").hide(json.RawMessage(config)), want)
+	}
+	const all = `{"host":"••••","token":"••••","n":"••••"}`
+	both(all)
+	put(`{"type":"object","properties":{"host":{},"token":{"writeOnly":true},"n":{}}}`)
+	both(`{"host":"h","token":"••••","n":1}`)
+	put(`{"type":"object","properties":{"host":{},"n":{"writeOnly":true}}}`) // a later version that has no token any more
+	both(`{"host":"h","token":"••••","n":"••••"}`)
+	kinds.Remove("redis")
+	providers.Remove("redis")
+	both(all)
+	if got := now.kind("push").made(); !cmp.Equal(got, []string{"token"}) {
+		t.Errorf("of a push monitor the server makes up %v", got)
+	}
+	same(t, now.kind("http").hide(json.RawMessage(`{"method":"GET","headers":{"A":"b"},"json":{"a":["b"]}}`)), `{"method":"GET","headers":{"A":"••••"},"json":{"a":["b"]}}`)
+	same(t, now.provider("webhook").hide(json.RawMessage(`{"url":"http://h/","method":"PUT","headers":{"A":"b"}}`)), `{"url":"••••","method":"PUT","headers":{"A":"••••"}}`)
 }
 
 func stored(config string) earlier { return earlier{config: json.RawMessage(config)} }
@@ -94,14 +160,10 @@ func TestRestore(t *testing.T) {
 
 // A secret is kept only while all else is as it was.
 func TestRestoreKeepsNothingThatMoved(t *testing.T) {
-	schema := `{"type":"object","properties":{"url":{"type":"string"},"mode":{"type":"string","default":"soft"},"n":{"type":"integer","default":30},
+	m := maskOf(t, `{"type":"object","properties":{"url":{"type":"string"},"mode":{"type":"string","default":"soft"},"n":{"type":"integer","default":30},
 	  "list":{"type":"array","items":{"type":"object","properties":{"at":{"type":"string"},"key":{"type":"string","writeOnly":true}}}},
 	  "basic":{"type":"object","properties":{"user":{"type":"string"}}},"tags":{"type":"array"},
-	  "token":{"type":"string","writeOnly":true,"x-generated":true},"key":{"type":"string","writeOnly":true},"pin":{"type":"string","writeOnly":true}}}`
-	m, err := newMask(json.RawMessage(schema))
-	if err != nil {
-		t.Fatal(err)
-	}
+	  "token":{"type":"string","writeOnly":true,"x-generated":true},"key":{"type":"string","writeOnly":true},"pin":{"type":"string","writeOnly":true}}}`)
 	const was = `{"url":"u","token":"t","key":"k","pin":"p","list":[{"at":"a","key":"1"},{"at":"b","key":"2"}]}`
 	const list = `"list":[{"at":"a","key":"••••"},{"at":"b","key":"••••"}]`
 	for config, why := range map[string]string{
@@ -228,12 +290,9 @@ func TestGenerate(t *testing.T) {
 // FuzzMask feeds schemas and configurations that are not what they should be.
 func FuzzMask(f *testing.F) {
 	f.Add([]byte(testSchema), []byte(testConfig))
-	f.Add([]byte(`{"$ref":"#"}`), []byte(`{"a":"••••"}`))
-	f.Fuzz(func(t *testing.T, schema, config []byte) {
-		m, err := newMask(schema)
-		if err != nil {
-			return
-		}
+	f.Add([]byte(`{"type":"object","properties":{"a":{"$ref":"#"}}}`), []byte(`{"a":"••••"}`))
+	f.Fuzz(func(t *testing.T, text, config []byte) {
+		m := newMask(schema.Compile(text))
 		hidden := m.hide(config)
 		if json.Valid(config) && !json.Valid(hidden) {
 			t.Fatalf("not JSON: %s", hidden)

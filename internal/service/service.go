@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"sync"
@@ -132,6 +131,7 @@ type Options struct {
 	Engine    Engine
 	Kinds     Kinds
 	Providers Providers
+	Plugins   Plugins      // nil: this server has none, and takes none
 	Ring      Ring         // nil: only stored log lines are listed
 	Log       *slog.Logger // nil discards
 	// PublicURL is the address under which people reach this server, without a slash at the end; empty makes push
@@ -161,6 +161,8 @@ type Service struct {
 	// tokenUse is held while a push token that somebody chose is written, see choosing. It is taken after channelUse and
 	// before changing.
 	tokenUse sync.Mutex
+	// pluginTurn holds one thing while a plugin is changed, see changingPlugin. It is taken before channelUse.
+	pluginTurn chan struct{}
 	// changing serialises the changes to one object, so that the engine hears of them in the order of the store.
 	changing [64]sync.Mutex
 	seed     maphash.Seed
@@ -178,11 +180,11 @@ func New(o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	masks, err := newMasks(o.Kinds, o.Providers)
-	if err != nil {
-		return nil, fmt.Errorf("make service: %w", err)
+	if o.Plugins == nil {
+		o.Plugins = noPlugins{}
 	}
-	s := &Service{opts: o, log: o.Log, now: o.Now, born: o.Now(), masks: masks, seed: maphash.MakeSeed()}
+	s := &Service{opts: o, log: o.Log, now: o.Now, born: o.Now(), masks: masks{o.Kinds, o.Providers}, seed: maphash.MakeSeed()}
+	s.pluginTurn = make(chan struct{}, 1)
 	s.auth.known = make(map[[32]byte]*knownToken)
 	return s, nil
 }

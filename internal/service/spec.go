@@ -101,7 +101,7 @@ func (s *Service) build(ctx context.Context, in MonitorInput, old *monitor.Monit
 
 // checkSpec asks the registry whether a checker can be made of the monitor.
 func (s *Service) checkSpec(ctx context.Context, faults *monitor.Faults, m, old *monitor.Monitor) error {
-	secrets := s.masks.kinds[m.Kind]
+	secrets := s.masks.kind(m.Kind)
 	var was earlier
 	if old != nil {
 		if old.Kind == m.Kind {
@@ -147,7 +147,7 @@ func (s *Service) checkSpec(ctx context.Context, faults *monitor.Faults, m, old 
 // choosing serialises the changes that bring a push token of the user's choice, from the look whether it is free to the
 // moment the engine has it. It returns what ends it.
 func (s *Service) choosing(in *MonitorInput) func() {
-	if !s.masks.kinds[in.Kind].chooses(in.Config) {
+	if !s.masks.kind(in.Kind).chooses(in.Config) {
 		return func() {}
 	}
 	s.tokenUse.Lock()

@@ -105,6 +105,7 @@ type Store interface {
 	Timeline
 	Outbox
 	Logs
+	Plugins
 	Life
 }
 
@@ -126,6 +127,7 @@ func Run(t *testing.T, open func(t *testing.T, c Config) Store) {
 		{"bad queries", testBadQueries},
 		{"channels", testChannels},
 		{"tokens", testTokens},
+		{"plugins", testPlugins},
 		{"samples", testSamples},
 		{"messages", testMessages},
 		{"bars", testBars},

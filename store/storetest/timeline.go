@@ -425,9 +425,14 @@ func calls(b *bench) map[string]func(ctx context.Context) error {
 		"Tokens":      func(ctx context.Context) error { _, err := b.Tokens(ctx); return err },
 		"DeleteToken": func(ctx context.Context) error { return b.DeleteToken(ctx, "none") },
 		"TokenByHash": func(ctx context.Context) error { _, err := b.TokenByHash(ctx, []byte("x")); return err },
-		"Record":      func(ctx context.Context) error { return b.Record(ctx, monitor.Transition{}) },
-		"States":      func(ctx context.Context) error { _, err := b.States(ctx); return err },
-		"Samples":     func(ctx context.Context) error { _, err := b.Samples(ctx, monitor.SampleQuery{Series: 1}); return err },
+		"Plugins":     func(ctx context.Context) error { _, err := b.Plugins(ctx); return err },
+		"PutPlugin":   func(ctx context.Context) error { return b.PutPlugin(ctx, monitor.Plugin{Name: "redis"}) },
+		"DeletePlugin": func(ctx context.Context) error {
+			return b.DeletePlugin(ctx, "none")
+		},
+		"Record":  func(ctx context.Context) error { return b.Record(ctx, monitor.Transition{}) },
+		"States":  func(ctx context.Context) error { _, err := b.States(ctx); return err },
+		"Samples": func(ctx context.Context) error { _, err := b.Samples(ctx, monitor.SampleQuery{Series: 1}); return err },
 		"Buckets": func(ctx context.Context) error {
 			_, err := b.Buckets(ctx, monitor.BucketQuery{Series: 1, From: now.Add(-time.Hour), To: now, Step: time.Minute})
 			return err

@@ -18,15 +18,15 @@ const (
 
 // Setup is what the host tells a runner or a compiler: JSON, the one argument behind the word. There are no secrets in it.
 type Setup struct {
-	Name    string `json:"name"`               // of the plugin
-	Module  string `json:"module,omitempty"`   // file of the module; empty: the bundled script engine
-	Script  string `json:"script,omitempty"`   // file of the script
-	Cache   string `json:"cache"`              // folder of the compiled code; only the compiler writes to it
-	Memory  int64  `json:"memory"`             // bytes of one instance
-	Calls   int    `json:"calls"`              // at the same time
-	RootCAs string `json:"root_cas,omitempty"` // PEM file to trust in place of the system's
-	TLS     bool   `json:"tls,omitempty"`      // connections with TLS may be granted, so roots are needed
-	Shared  bool   `json:"shared,omitempty"`   // instances are used again without a reset
+	Name   string `json:"name"`             // of the plugin
+	Module string `json:"module,omitempty"` // file of the module; empty: the bundled script engine
+	Script string `json:"script,omitempty"` // file of the script
+	Cache  string `json:"cache"`            // folder of the compiled code; only the compiler writes to it
+	Memory int64  `json:"memory"`           // bytes of one instance
+	Calls  int    `json:"calls"`            // at the same time
+	TLS    bool   `json:"tls,omitempty"`    // connections with TLS may be granted, so roots are needed
+	Shared bool   `json:"shared,omitempty"` // instances are used again without a reset
+	Parent int    `json:"parent"`           // pid of the server
 	// AllowDegraded starts the plugin although a required layer of the wall is missing.
 	AllowDegraded bool `json:"allow_degraded,omitempty"`
 }

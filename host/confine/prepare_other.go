@@ -1,0 +1,17 @@
+//go:build !unix
+
+package confine
+
+import "syscall"
+
+// Namespaces says which namespaces of its own a child can be given. This system has none.
+type Namespaces struct{}
+
+// Probe gives the zero value on this system.
+func Probe() Namespaces { return Namespaces{} }
+
+// Prepare does nothing on this system.
+func (Namespaces) Prepare(*syscall.SysProcAttr) {}
+
+// String says what a child gets.
+func (Namespaces) String() string { return "no namespaces of its own" }

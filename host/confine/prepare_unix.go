@@ -1,0 +1,17 @@
+//go:build unix && !linux
+
+package confine
+
+import "syscall"
+
+// Namespaces says which namespaces of its own a child can be given. This system has none.
+type Namespaces struct{}
+
+// Probe gives the zero value on this system.
+func Probe() Namespaces { return Namespaces{} }
+
+// Prepare sets what only the parent can set about a child: a process group of its own.
+func (Namespaces) Prepare(attr *syscall.SysProcAttr) { attr.Setpgid = true }
+
+// String says what a child gets.
+func (Namespaces) String() string { return "no namespaces of its own" }

@@ -1,0 +1,4 @@
+;; Answers no call.
+(module
+  (memory (export "memory") 1)
+  (func (export "run") nop))

@@ -1,0 +1,5 @@
+;; Divides by zero.
+(module
+  (memory (export "memory") 1)
+  (func (export "check")
+    (drop (i32.div_s (i32.const 1) (i32.const 0)))))

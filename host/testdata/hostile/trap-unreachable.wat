@@ -1,0 +1,5 @@
+;; Crashes.
+(module
+  (memory (export "memory") 1)
+  (func (export "check")
+    unreachable))

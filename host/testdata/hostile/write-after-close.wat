@@ -1,0 +1,58 @@
+;; Writes to a file that it closed, then closes and replaces its own standard output. All of it must be refused, and the answer
+;; must still get through.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_close" (func $fd_close (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_renumber" (func $fd_renumber (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "path_open" (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 64) "http\00")
+  (data (i32.const 80) "{\22status\22:\22up\22,\22message\22:\22REACHED: a closed file was written to\22}\00")
+  (data (i32.const 160) "{\22status\22:\22up\22,\22message\22:\22REACHED: standard output was replaced\22}\00")
+  (data (i32.const 256) "{\22status\22:\22unknown\22,\22message\22:\22closed files stay closed\22}\00")
+
+  ;; Writes the text at $at, which ends with a NUL, to standard output.
+  (func $say (param $at i32)
+    (local $end i32)
+    (local.set $end (local.get $at))
+    (block $found
+      (loop $next
+        (br_if $found (i32.eqz (i32.load8_u (local.get $end))))
+        (local.set $end (i32.add (local.get $end) (i32.const 1)))
+        (br $next)))
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (i32.sub (local.get $end) (local.get $at)))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+
+  ;; Counts the bytes before the NUL that ends the text at $at.
+  (func $length (param $at i32) (result i32)
+    (local $n i32)
+    (block $found
+      (loop $next
+        (br_if $found (i32.eqz (i32.load8_u (i32.add (local.get $at) (local.get $n)))))
+        (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br $next)))
+    (local.get $n))
+
+  ;; Opens the path at $at, which ends with a NUL, below the directory $dir, to read and write. The result is the error
+  ;; number of WASI; the descriptor is then at 12.
+  (func $open (param $dir i32) (param $at i32) (result i32)
+    (call $path_open (local.get $dir) (i32.const 0) (local.get $at) (call $length (local.get $at))
+      (i32.const 0) (i64.const 66) (i64.const 66) (i32.const 0) (i32.const 12)))
+
+  (func (export "check")
+    (local $fd i32)
+    (if (call $open (i32.const 3) (i32.const 64)) (then unreachable))
+    (local.set $fd (i32.load (i32.const 12)))
+    (if (call $fd_close (local.get $fd)) (then unreachable))
+    (i32.store (i32.const 0) (i32.const 80))
+    (i32.store (i32.const 4) (i32.const 4))
+    (if (i32.eqz (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))) (then (call $say (i32.const 80)) (return)))
+    (if (i32.eqz (call $fd_close (local.get $fd))) (then (call $say (i32.const 80)) (return)))
+    (if (call $open (i32.const 3) (i32.const 64)) (then unreachable))
+    (local.set $fd (i32.load (i32.const 12)))
+    (if (i32.eqz (call $fd_renumber (local.get $fd) (i32.const 1))) (then (call $say (i32.const 160)) (return)))
+    (if (i32.eqz (call $fd_renumber (local.get $fd) (i32.const 2000000000))) (then (call $say (i32.const 160)) (return)))
+    (if (i32.eqz (call $fd_close (i32.const 1))) (then (call $say (i32.const 160)) (return)))
+    (if (i32.eqz (call $fd_close (i32.const 3))) (then (call $say (i32.const 160)) (return)))
+    (call $say (i32.const 256))))

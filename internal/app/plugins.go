@@ -1,0 +1,97 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/tocsinhq/tocsin/engine/alert"
+	"github.com/tocsinhq/tocsin/engine/check"
+	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	"github.com/tocsinhq/tocsin/host"
+	"github.com/tocsinhq/tocsin/host/broker"
+	"github.com/tocsinhq/tocsin/host/wasm/runner"
+)
+
+// Child runs a child of the server, such as the runner of a plugin, when the arguments of the program ask for one, and
+// returns its exit code. It reports false when they do not.
+func Child(args []string) (code int, ok bool) { return runner.Child(args) }
+
+// openPlugins loads the installed plugins and offers them as kinds and providers.
+func (s *server) openPlugins(ctx context.Context) error {
+	set := &s.Settings
+	if set.PluginDegraded {
+		s.log.Warn("plugins run even where a required layer of their sandbox is missing, as plugins.allow_degraded_sandbox says")
+	}
+	var err error
+	s.plugins, err = host.New(ctx, host.Options{
+		Dir: filepath.Join(set.Data, "plugins"), Records: s.store,
+		Policy: netpolicy.Policy{Allow: set.PluginAllow, Setting: "plugins.allow_addresses"},
+		Ping:   s.ping, AllowDegraded: set.PluginDegraded, Taken: s.taken, Changed: s.offer, Log: s.log,
+	})
+	if err != nil {
+		return fmt.Errorf("load the plugins: %w", err)
+	}
+	s.closeLater("plugins", s.plugins.Close)
+	for _, p := range s.plugins.Plugins() {
+		s.offer(p.Name)
+	}
+	return nil
+}
+
+// ping sends an echo request for a plugin.
+func (s *server) ping(ctx context.Context, addr netip.Addr) (broker.Echo, error) {
+	rtt, err := s.checks.Ping(ctx, addr)
+	return broker.Echo{RTT: rtt, Addr: addr}, err
+}
+
+// taken says why a plugin cannot have a name.
+func (s *server) taken(name string, _ []string) string {
+	switch {
+	case s.checks.Builtin(name):
+		return fmt.Sprintf("its name %q is that of a built-in kind; a plugin must have another", name)
+	case s.alerts.Builtin(name):
+		return fmt.Sprintf("its name %q is that of a built-in provider; a plugin must have another", name)
+	}
+	return ""
+}
+
+// offer makes the kind and the provider of a plugin what the plugin is now.
+func (s *server) offer(name string) {
+	p, err := s.plugins.Plugin(name)
+	if err != nil { // it is gone
+		s.checks.Remove(name)
+		s.alerts.Remove(name)
+		return
+	}
+	doc := p.Manifest.Summary
+	if p.Manifest.Target.Doc != "" {
+		doc += ". The target is " + p.Manifest.Target.Doc
+	}
+	doc += ". A plugin, version " + p.Active.Version + "."
+	if p.Manifest.Provided("check") {
+		err = errors.Join(err, s.checks.Put(check.DefineRaw(name, doc, p.Manifest.Target.Example, p.Manifest.Config,
+			func(string, json.RawMessage) (check.Checker, error) {
+				c, err := s.plugins.Checker(name)
+				if err != nil {
+					return nil, err
+				}
+				s.plugins.Warm(name)
+				return c, nil
+			})))
+	} else {
+		s.checks.Remove(name)
+	}
+	if p.Manifest.Provided("notify") {
+		err = errors.Join(err, s.alerts.Put(alert.DefineRaw(name, p.Manifest.Summary+". A plugin, version "+p.Active.Version+".", p.Manifest.Config,
+			func(config json.RawMessage) (alert.Notifier, error) { return s.plugins.Notifier(name, config) })))
+	} else {
+		s.alerts.Remove(name)
+	}
+	if err != nil {
+		s.log.Error("a plugin cannot be offered", "plugin", name, "error", err)
+	}
+}

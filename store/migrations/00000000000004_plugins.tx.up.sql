@@ -1,0 +1,19 @@
+CREATE TABLE plugins (
+  name TEXT PRIMARY KEY,
+  active_version TEXT NOT NULL,
+  active_digest TEXT NOT NULL,
+  pending_version TEXT NOT NULL,
+  pending_digest TEXT NOT NULL,
+  grant_digest TEXT NOT NULL,
+  permissions TEXT NOT NULL,
+  allow_private INTEGER NOT NULL,
+  granted_at INTEGER NOT NULL,
+  granted_by TEXT NOT NULL,
+  memory_bytes INTEGER NOT NULL,
+  timeout_ns INTEGER NOT NULL,
+  concurrency INTEGER NOT NULL,
+  disabled INTEGER NOT NULL,
+  disabled_reason TEXT NOT NULL,
+  installed_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL
+) WITHOUT ROWID;
