@@ -100,12 +100,13 @@ func digestOf(path string) (string, error) {
 
 // Process is a plugin's process that serves. Its methods may be called from many goroutines.
 type Process struct {
-	child  *child
-	conn   *grpc.ClientConn
-	client proto.PluginClient
-	done   chan struct{}
-	err    error // set before done is closed
-	cpu    atomic.Int64
+	child   *child
+	conn    *grpc.ClientConn
+	client  proto.PluginClient
+	streams streams
+	done    chan struct{}
+	err     error // set before done is closed
+	cpu     atomic.Int64
 }
 
 // Start starts a process and returns once it serves. When ctx ends earlier, or the process does not serve within
@@ -263,7 +264,7 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // Check makes one check. Errors are ErrEnded, those of the context, sdk.ErrNotProvided, and one of the process's own.
 func (p *Process) Check(ctx context.Context, req *proto.CheckRequest) (*proto.CheckResponse, error) {
-	resp, err := p.client.Check(ctx, req)
+	resp, err := p.streams.check(ctx, p.client, req)
 	if err != nil {
 		return nil, p.fault(ctx, err)
 	}

@@ -31,9 +31,6 @@ const MaxMessage = 2 << 20
 // Window is what one side may send before the other has read it: a whole message, so that none waits for leave to go on.
 const Window = MaxMessage + 64<<10
 
-// streamWorkers is how many calls are answered by goroutines that are kept.
-const streamWorkers = 32
-
 // name of the one plugin in the set that go-plugin asks for.
 const name = "plugin"
 
@@ -90,6 +87,26 @@ type server struct {
 func (s *server) Check(ctx context.Context, req *proto.CheckRequest) (*proto.CheckResponse, error) {
 	resp, err := s.service.Check(ctx, req)
 	return resp, statusOf(err)
+}
+
+// Checks implements proto.PluginServer. The stream's one goroutine answers all that comes on it.
+func (s *server) Checks(stream grpc.BidiStreamingServer[proto.CheckRequest, proto.CheckResponse]) error {
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		resp, err := s.service.Check(stream.Context(), req)
+		if err != nil {
+			return statusOf(err)
+		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
 }
 
 // Notify implements proto.PluginServer.
@@ -153,7 +170,6 @@ func newServer(opts []grpc.ServerOption) *grpc.Server {
 	opts = append(opts,
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
 		grpc.StaticStreamWindowSize(Window), grpc.StaticConnWindowSize(Window),
-		grpc.NumStreamWorkers(streamWorkers), // goroutines whose stacks have grown already
 		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 			err := handle(srv, stream)
 			if strings.HasSuffix(info.FullMethod, "/StreamStdio") {

@@ -1053,9 +1053,10 @@ const file_sdk_proto_plugin_proto_rawDesc = "" +
 	"\x0eSTATUS_UNKNOWN\x10\x00\x12\r\n" +
 	"\tSTATUS_UP\x10\x01\x12\x13\n" +
 	"\x0fSTATUS_DEGRADED\x10\x02\x12\x0f\n" +
-	"\vSTATUS_DOWN\x10\x032\x9f\x01\n" +
+	"\vSTATUS_DOWN\x10\x032\xee\x01\n" +
 	"\x06Plugin\x12H\n" +
-	"\x05Check\x12\x1e.tocsin.plugin.v1.CheckRequest\x1a\x1f.tocsin.plugin.v1.CheckResponse\x12K\n" +
+	"\x05Check\x12\x1e.tocsin.plugin.v1.CheckRequest\x1a\x1f.tocsin.plugin.v1.CheckResponse\x12M\n" +
+	"\x06Checks\x12\x1e.tocsin.plugin.v1.CheckRequest\x1a\x1f.tocsin.plugin.v1.CheckResponse(\x010\x01\x12K\n" +
 	"\x06Notify\x12\x1f.tocsin.plugin.v1.NotifyRequest\x1a .tocsin.plugin.v1.NotifyResponseB&Z$github.com/tocsinhq/tocsin/sdk/protob\x06proto3"
 
 var (
@@ -1109,11 +1110,13 @@ var file_sdk_proto_plugin_proto_depIdxs = []int32{
 	11, // 16: tocsin.plugin.v1.NotifyResponse.report:type_name -> tocsin.plugin.v1.Report
 	12, // 17: tocsin.plugin.v1.Report.log:type_name -> tocsin.plugin.v1.LogLine
 	2,  // 18: tocsin.plugin.v1.Plugin.Check:input_type -> tocsin.plugin.v1.CheckRequest
-	8,  // 19: tocsin.plugin.v1.Plugin.Notify:input_type -> tocsin.plugin.v1.NotifyRequest
-	4,  // 20: tocsin.plugin.v1.Plugin.Check:output_type -> tocsin.plugin.v1.CheckResponse
-	9,  // 21: tocsin.plugin.v1.Plugin.Notify:output_type -> tocsin.plugin.v1.NotifyResponse
-	20, // [20:22] is the sub-list for method output_type
-	18, // [18:20] is the sub-list for method input_type
+	2,  // 19: tocsin.plugin.v1.Plugin.Checks:input_type -> tocsin.plugin.v1.CheckRequest
+	8,  // 20: tocsin.plugin.v1.Plugin.Notify:input_type -> tocsin.plugin.v1.NotifyRequest
+	4,  // 21: tocsin.plugin.v1.Plugin.Check:output_type -> tocsin.plugin.v1.CheckResponse
+	4,  // 22: tocsin.plugin.v1.Plugin.Checks:output_type -> tocsin.plugin.v1.CheckResponse
+	9,  // 23: tocsin.plugin.v1.Plugin.Notify:output_type -> tocsin.plugin.v1.NotifyResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
 	18, // [18:18] is the sub-list for extension type_name
 	18, // [18:18] is the sub-list for extension extendee
 	0,  // [0:18] is the sub-list for field type_name

@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Plugin_Check_FullMethodName  = "/tocsin.plugin.v1.Plugin/Check"
+	Plugin_Checks_FullMethodName = "/tocsin.plugin.v1.Plugin/Checks"
 	Plugin_Notify_FullMethodName = "/tocsin.plugin.v1.Plugin/Notify"
 )
 
@@ -34,6 +35,9 @@ const (
 type PluginClient interface {
 	// Check makes one check.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (*CheckResponse, error)
+	// Checks makes one check after the other: each request is answered before the next one comes. Whoever makes many checks at
+	// the same time opens as many streams and keeps them, which costs less than a Check each. A plugin need not have it.
+	Checks(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckRequest, CheckResponse], error)
 	// Notify delivers one notification.
 	Notify(ctx context.Context, in *NotifyRequest, opts ...grpc.CallOption) (*NotifyResponse, error)
 }
@@ -56,6 +60,19 @@ func (c *pluginClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *pluginClient) Checks(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[CheckRequest, CheckResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Plugin_ServiceDesc.Streams[0], Plugin_Checks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CheckRequest, CheckResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Plugin_ChecksClient = grpc.BidiStreamingClient[CheckRequest, CheckResponse]
+
 func (c *pluginClient) Notify(ctx context.Context, in *NotifyRequest, opts ...grpc.CallOption) (*NotifyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NotifyResponse)
@@ -74,6 +91,9 @@ func (c *pluginClient) Notify(ctx context.Context, in *NotifyRequest, opts ...gr
 type PluginServer interface {
 	// Check makes one check.
 	Check(context.Context, *CheckRequest) (*CheckResponse, error)
+	// Checks makes one check after the other: each request is answered before the next one comes. Whoever makes many checks at
+	// the same time opens as many streams and keeps them, which costs less than a Check each. A plugin need not have it.
+	Checks(grpc.BidiStreamingServer[CheckRequest, CheckResponse]) error
 	// Notify delivers one notification.
 	Notify(context.Context, *NotifyRequest) (*NotifyResponse, error)
 	mustEmbedUnimplementedPluginServer()
@@ -88,6 +108,9 @@ type UnimplementedPluginServer struct{}
 
 func (UnimplementedPluginServer) Check(context.Context, *CheckRequest) (*CheckResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedPluginServer) Checks(grpc.BidiStreamingServer[CheckRequest, CheckResponse]) error {
+	return status.Error(codes.Unimplemented, "method Checks not implemented")
 }
 func (UnimplementedPluginServer) Notify(context.Context, *NotifyRequest) (*NotifyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Notify not implemented")
@@ -131,6 +154,13 @@ func _Plugin_Check_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Plugin_Checks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PluginServer).Checks(&grpc.GenericServerStream[CheckRequest, CheckResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Plugin_ChecksServer = grpc.BidiStreamingServer[CheckRequest, CheckResponse]
+
 func _Plugin_Notify_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(NotifyRequest)
 	if err := dec(in); err != nil {
@@ -165,6 +195,13 @@ var Plugin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Plugin_Notify_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Checks",
+			Handler:       _Plugin_Checks_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "sdk/proto/plugin.proto",
 }
