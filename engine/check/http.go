@@ -241,7 +241,7 @@ func (h *httpCheck) overHTTP1(conn net.Conn, p *hop, s *seen) (answer, error) {
 
 	r := h.env.buffers.reader(conn)
 	defer h.env.buffers.drop(r)
-	resp, err := readResponse(r, p.method)
+	resp, err := readResponse(r, p.method) //nolint:bodyclose // that would read all that is left of the body
 	s.Timing.FirstByte += time.Since(sent)
 	if err != nil {
 		// A server may answer and close before it has read the request; only without an answer does the failed send count.
@@ -257,7 +257,7 @@ func (h *httpCheck) overHTTP1(conn net.Conn, p *hop, s *seen) (answer, error) {
 		}
 		return answer{}, answerError(s.Address, err)
 	}
-	defer resp.Body.Close()
+	// The body is not closed: that would read all that is left of it, which may never end. The connection is, by exchange.
 	r.limit.N = math.MaxInt64
 	return h.judge(resp, s)
 }

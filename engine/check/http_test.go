@@ -426,6 +426,88 @@ func TestHTTPBadPeers(t *testing.T) {
 	}
 }
 
+// TestHTTPEndlessAnswer has servers whose answer never ends, with silence or with a flood. What the check does not need of the
+// body must not cost time: it goes as if the body had ended there.
+func TestHTTPEndlessAnswer(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	endless := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/end" {
+			return
+		}
+		w.Header().Set("Location", "/end")
+		code, flood := http.StatusOK, strings.HasPrefix(r.URL.Path, "/flood/")
+		if _, err := fmt.Sscanf(r.URL.Path[strings.LastIndexByte(r.URL.Path, '/'):], "/%d", &code); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(code)
+		block := []byte(strings.Repeat("x", 4096))
+		for _, err := w.Write(block); err == nil && flood; _, err = w.Write(block) {
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil && !flood {
+			t.Error(err)
+		}
+		<-r.Context().Done()
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(endless))
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{ca.issue(t, "127.0.0.1", time.Hour)}}
+	server.Config.ErrorLog = discardLog()
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	long := serve(t, func(conn net.Conn) {
+		in := bufio.NewReader(conn)
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		if _, err := io.WriteString(conn, "HTTP/1.1 500 No\r\nContent-Length: 9999999\r\n\r\nabc"); err != nil {
+			return
+		}
+		_, _ = in.ReadByte() // until the check closes
+	})
+	const limit = `"max_body_bytes":100`
+	tests := []struct{ path, config, assert, want string }{
+		{"/silent/500", "", "", "expected status 200-299, got 500 Internal Server Error"},
+		{"/flood/500", "", "", "expected status 200-299, got 500 Internal Server Error"},
+		{"/silent/302", "", "", "200 OK"},
+		{"/flood/302", "", "", "200 OK"},
+		{"/silent/302", `"redirects":0`, "", "expected status 200-299, got 302 Found"},
+		{"/silent/200", limit, "", "200 OK"},
+		{"/silent/200", limit, "len(body) == 100", "200 OK"},
+		{"/flood/200", "", "", "200 OK"},
+		{"/flood/200", "", "len(body) == 1048576", "200 OK"},
+		{"/silent/500", limit + `,"expect_status":"any"`, "len(body) == 100", "500 Internal Server Error"},
+	}
+	r := newRegistry(t)
+	try := func(t *testing.T, target, assert, want string, config map[string]any) {
+		t.Parallel()
+		spec := Spec{Kind: "http", Target: target, Config: configJSON(t, config)}
+		if assert != "" {
+			spec.Assert = []string{assert}
+		}
+		// It is the whole timeout that a check takes which waits for the end.
+		if got := mustCheck(t, r, spec); got.Message != want || got.Latency >= testTimeout || got.Timing.Total >= testTimeout {
+			t.Errorf("got %q after %v, want %q", got.Message, got.Latency, want)
+		}
+	}
+	for _, how := range []struct{ name, config string }{
+		{"1.1", `"http_version":"1.1"`}, {"1.1, kept", `"http_version":"1.1","reuse":true`},
+		{"2", `"http_version":"2"`}, {"2, kept", `"http_version":"2","reuse":true`},
+	} {
+		for _, tt := range tests {
+			t.Run(how.name+tt.path+tt.config+tt.assert, func(t *testing.T) {
+				config := map[string]any{"ca": ca.pem}
+				text := "{" + how.config + strings.TrimSuffix(","+tt.config, ",") + "}"
+				if err := json.Unmarshal([]byte(text), &config); err != nil {
+					t.Fatal(err)
+				}
+				try(t, server.URL+tt.path, tt.assert, tt.want, config)
+			})
+		}
+	}
+	t.Run("length", func(t *testing.T) { try(t, "http://"+long, "", "expected status 200-299, got 500 Internal Server Error", nil) })
+}
+
 func TestHTTPReuse(t *testing.T) {
 	t.Parallel()
 	var connections atomic.Int32

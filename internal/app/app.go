@@ -39,8 +39,12 @@ type Options struct {
 	Stdout   io.Writer // what a person is to read: the first token, the demo's words
 	Stderr   io.Writer // the log
 	Version  string
+	// Program is the command that the processes of plugins are started with; nil is this executable.
+	Program []string
 	// Ready is called once the server listens; nil is fine.
 	Ready func(Running)
+	// hosting changes how plugins are run, for tests; nil is fine.
+	hosting func(*host.Options)
 }
 
 // Running is a server that has started.

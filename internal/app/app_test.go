@@ -72,12 +72,18 @@ func settings(t *testing.T, flags map[string]string) config.Settings {
 
 func start(t *testing.T, set config.Settings) *instance {
 	t.Helper()
+	return startWith(t, Options{Settings: set})
+}
+
+// startWith starts a server whose plugins run as they do outside of tests.
+func startWith(t *testing.T, o Options) *instance {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &instance{t: t, stdout: &buffer{}, log: &buffer{}, cancel: cancel, ended: make(chan error, 1)}
 	ready := make(chan Running, 1)
-	go func() {
-		in.ended <- Run(ctx, Options{Settings: set, Stdout: in.stdout, Stderr: in.log, Version: "test", Ready: func(r Running) { ready <- r }})
-	}()
+	o.Stdout, o.Stderr, o.Version, o.Program = in.stdout, in.log, "test", []string{program("runner")}
+	o.Ready = func(r Running) { ready <- r }
+	go func() { in.ended <- Run(ctx, o) }()
 	select {
 	case in.Running = <-ready:
 	case err := <-in.ended:

@@ -26,13 +26,16 @@ func (s *server) openPlugins(ctx context.Context) error {
 	if set.PluginDegraded {
 		s.log.Warn("plugins run even where a required layer of their sandbox is missing, as plugins.allow_degraded_sandbox says")
 	}
-	var err error
-	s.plugins, err = host.New(ctx, host.Options{
-		Dir: filepath.Join(set.Data, "plugins"), Records: s.store,
+	o := host.Options{
+		Dir: filepath.Join(set.Data, "plugins"), Records: s.store, Program: s.Program,
 		Policy: netpolicy.Policy{Allow: set.PluginAllow, Setting: "plugins.allow_addresses"},
 		Ping:   s.ping, AllowDegraded: set.PluginDegraded, Taken: s.taken, Changed: s.offer, Log: s.log,
-	})
-	if err != nil {
+	}
+	if s.hosting != nil {
+		s.hosting(&o)
+	}
+	var err error
+	if s.plugins, err = host.New(ctx, o); err != nil {
 		return fmt.Errorf("load the plugins: %w", err)
 	}
 	s.closeLater("plugins", s.plugins.Close)

@@ -17,7 +17,7 @@ const maxFields = 10_000
 
 // parseInfo reads lines of NAME:VALUE. Others, such as the headings of sections, are passed over.
 func parseInfo(text string) info {
-	fields := info{}
+	fields := make(info, 256)
 	for line := range strings.SplitSeq(text, "\n") {
 		name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r"), ":")
 		if ok && !strings.HasPrefix(name, "#") && len(fields) < maxFields {
@@ -137,8 +137,7 @@ func (c config) metrics(i info) []sdk.Metric {
 func (i info) keys() float64 {
 	var sum float64
 	for name, value := range i {
-		index, ok := strings.CutPrefix(name, "db")
-		if _, err := strconv.ParseUint(index, 10, 32); !ok || err != nil {
+		if !numbered(name, "db") {
 			continue
 		}
 		if n, ok := attribute(value, "keys"); ok {
@@ -153,8 +152,7 @@ func (i info) keys() float64 {
 func (i info) slowest() (float64, bool) {
 	var lags []float64
 	for name, value := range i {
-		index, ok := strings.CutPrefix(name, "slave")
-		if _, err := strconv.ParseUint(index, 10, 32); !ok || err != nil {
+		if !numbered(name, "slave") {
 			continue
 		}
 		if n, ok := attribute(value, "lag"); ok {
@@ -165,6 +163,12 @@ func (i info) slowest() (float64, bool) {
 		return 0, false
 	}
 	return slices.Max(lags), true
+}
+
+// numbered reports whether a name is a prefix and a number behind it.
+func numbered(name, prefix string) bool {
+	index, ok := strings.CutPrefix(name, prefix)
+	return ok && index != "" && strings.Trim(index, "0123456789") == ""
 }
 
 // attribute reads one of name=value,name=value as a number.

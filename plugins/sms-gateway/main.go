@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +17,12 @@ import (
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
-func init() { sdk.Register(sdk.Plugin{Notify: notify}) }
+func init() {
+	sdk.Register(sdk.Plugin{Notify: notify})
+	if err := warm(); err != nil {
+		fmt.Fprintln(os.Stderr, "E! "+err.Error())
+	}
+}
 
 func main() { sdk.Main() }
 
@@ -33,6 +39,20 @@ type config struct {
 	Extra     map[string]string `json:"extra"`
 	Parts     int               `json:"parts"`
 	Expect    string            `json:"expect"`
+}
+
+// warm makes one message and does not send it. Every call begins with the memory as it was after init, so what the packages that
+// a call uses work out once, such as how to read a config, they need not work out again.
+func warm() error {
+	c := defaults()
+	if err := sdk.Config([]byte(`{"url":"http://0","to":"0","password":"0","extra":{"0":"0"}}`), &c); err != nil {
+		return err
+	}
+	if err := c.validate(); err != nil {
+		return err
+	}
+	c.request(sdk.Notification{Text: "0"})
+	return c.judge(sdk.HTTPResponse{Status: 200}, time.Now())
 }
 
 func defaults() config {

@@ -271,6 +271,28 @@ func TestHugeBody(t *testing.T) {
 	failed(t, f, broker.Busy, "exceed")
 }
 
+// TestEndlessAnswer reads what it needs of an answer that never ends: of a redirect that is followed nothing.
+func TestEndlessAnswer(t *testing.T) {
+	t.Parallel()
+	port := listen(t, func(c net.Conn) {
+		in := newReader(c)
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		head := "HTTP/1.1 302 Found\r\nLocation: /next\r\nTransfer-Encoding: chunked\r\n\r\n"
+		if r.URL.Path == "/next" {
+			head = "HTTP/1.1 500 No\r\nContent-Length: 99\r\n\r\n"
+		}
+		io.WriteString(c, head+"4\r\nwait\r\n")
+		in.ReadByte() // until the other side closes
+	})
+	f := newFS(t, Options{MaxBody: 4})
+	if r := answered(t, f, `{"url":"http://a.test:`+port+`","follow":true}`); r.Status != 500 || *r.Body != "4\r\nw" || !r.Truncated {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestBadAnswers is the table of servers that do not speak HTTP as they should.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
