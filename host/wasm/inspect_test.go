@@ -338,6 +338,55 @@ func TestRewriteKeepsBehaviour(t *testing.T) {
 	})
 }
 
+// However the data of a module is cut into segments: joined, memory begins with the same bytes.
+func TestRewriteJoinsData(t *testing.T) {
+	memory := func(t *rapid.T, module []byte) []byte {
+		ctx := context.Background()
+		rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+		defer rt.Close(ctx)
+		m, err := rt.Instantiate(ctx, module)
+		if err != nil {
+			if !strings.Contains(err.Error(), "out of bounds") {
+				t.Fatal(err)
+			}
+			return nil
+		}
+		all, _ := m.Memory().Read(0, m.Memory().Size())
+		return slices.Clone(all)
+	}
+	joined := 0
+	rapid.Check(t, func(t *rapid.T) {
+		g := &guest{}
+		at := 0
+		n := rapid.IntRange(0, 12).Draw(t, "segments")
+		for range n {
+			at += rapid.SampledFrom([]int{0, 0, 1, 7, maxGap, maxGap + 1, 5000, -3, -200}).Draw(t, "gap")
+			if rapid.IntRange(0, 40).Draw(t, "elsewhere") == 0 {
+				at = rapid.SampledFrom([]int{65530, -1, -65536}).Draw(t, "at")
+			}
+			text := rapid.StringN(0, 8, 30).Draw(t, "bytes")
+			g.data(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "form"), at, text)
+			at += len(text)
+		}
+		g.dataCount = rapid.Bool().Draw(t, "count")
+		g.fn("check", 0)
+		module := g.bytes()
+		l, err := parse(module)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, left := l.mergedData()
+		joined += n - int(left)
+		again, _ := l.rewrite()
+		if want, got := memory(t, module), memory(t, again); !bytes.Equal(got, want) {
+			t.Fatalf("joined to %d of %d segments, memory differs", left, n)
+		}
+	})
+	if joined == 0 {
+		t.Error("nothing was joined")
+	}
+}
+
 func TestRewriteCapsTables(t *testing.T) {
 	l := &layout{tables: []tableType{
 		{ref: 0x70, min: 1000},

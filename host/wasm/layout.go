@@ -90,6 +90,7 @@ type layout struct {
 	globals  []globalType
 	exports  []export
 	elements uint32 // entries of all element segments
+	data     []segment
 	stateful []string
 	bodies   int // largest function body, in bytes
 	locals   int // most locals of a function
@@ -200,22 +201,7 @@ func (l *layout) section(id byte, r *reader) error {
 	case secCode:
 		return l.codeSection(r)
 	case secData:
-		return each(r, secData, maxSegments, 2, func(int) error {
-			switch r.u32() {
-			case 0:
-				r.constant()
-			case 1:
-			case 2:
-				if r.u32() != 0 {
-					r.fail(errors.New("a segment names a second memory"))
-				}
-				r.constant()
-			default:
-				r.fail(errors.New("the form of a segment is not known"))
-			}
-			r.bytes(r.u32())
-			return nil
-		})
+		return each(r, secData, maxSegments, 2, func(int) error { l.dataSegment(r); return nil })
 	case secDataCount:
 		r.u32()
 	}

@@ -7,9 +7,9 @@ import (
 )
 
 // rewrite gives the module with an export for every mutable numeric global, so that a snapshot can hold their values,
-// and the names of these exports. It changes two more things that no honest guest notices: tables that could grow
+// and the names of these exports. It changes more that no guest notices: tables that could grow
 // without end are capped, so that all of them together hold at most maxTableEntries, and custom sections other than
-// the names of functions are left out, so that nobody parses them. A module that gets through Inspect stays valid.
+// the names of functions are left out, so that nobody parses them. Data segments are joined; see mergedData. A module that gets through Inspect stays valid.
 func (l *layout) rewrite() (module []byte, globals []string) {
 	prefix := "tocsin:"
 	for slices.ContainsFunc(l.exports, func(e export) bool { return strings.HasPrefix(e.name, prefix) }) {
@@ -24,6 +24,7 @@ func (l *layout) rewrite() (module []byte, globals []string) {
 		}
 	}
 
+	data, segments := l.mergedData()
 	module = []byte("\x00asm\x01\x00\x00\x00")
 	put := func(id byte, body []byte) {
 		module = append(module, id)
@@ -45,11 +46,16 @@ func (l *layout) rewrite() (module []byte, globals []string) {
 				continue
 			}
 		}
-		if s.id == secTable {
+		switch {
+		case s.id == secTable:
 			put(s.id, l.encodeTables())
-			continue
+		case s.id == secData && segments > 0:
+			put(s.id, data)
+		case s.id == secDataCount && segments > 0:
+			put(s.id, appendU32(nil, segments))
+		default:
+			put(s.id, s.body)
 		}
-		put(s.id, s.body)
 	}
 	if !exported {
 		put(secExport, encodeExports(exports))
