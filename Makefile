@@ -47,6 +47,7 @@ generate: ## write the files that are made from the code
 	go test ./engine/check -run '^TestDocs$$' -update
 	go test ./host -run '^TestManifestSchema' -update
 	go test ./engine/alert -run '^TestProvidersDocumentation$$' -update
+	scripts/protoc.sh
 
 check-generated: ## fail when a generated file is out of date
 	scripts/check-generated.sh

@@ -26,6 +26,11 @@ type Store interface {
 	Last(ctx context.Context) (map[uint32]monitor.Sample, error)
 	// Append hands over a sample without waiting; false says that it was dropped, which the store counts.
 	Append(s monitor.Sample) bool
+	// Opaques returns what was last put of the states that checkers keep, by series.
+	Opaques(ctx context.Context) (map[uint32]monitor.Opaque, error)
+	// PutOpaque hands over such a state without waiting, to take the place of the one of the same series; false means that it
+	// was dropped, which the store counts. What is put of a monitor that is not there is dropped silently.
+	PutOpaque(o monitor.Opaque) bool
 	// Record writes a transition with all that belongs to it, after every sample appended before it. It is called from
 	// several goroutines at once. Writing the same transition again changes nothing.
 	Record(ctx context.Context, t monitor.Transition) error
@@ -57,7 +62,8 @@ type Options struct {
 	Watchdog *Watchdog
 	// Now is the wall clock, for what is stored and told; nil is time.Now. Scheduling uses the monotonic clock only.
 	Now func() time.Time
-	// DrainTimeout is how long Run waits for records and deliveries under way once its context has ended; 0 is 10 s.
+	// DrainTimeout is how long Run waits for records, states of checkers and deliveries under way once its context has ended;
+	// 0 is 10 s.
 	DrainTimeout time.Duration
 }
 
@@ -72,6 +78,7 @@ type Engine struct {
 	born     time.Time // origin of the monotonic times of the schedule
 	schedule *schedule
 	recorder *recorder
+	keeper   *keeper
 	delivery *alert.Delivery
 	feed     *feed
 	stats    counters
@@ -128,6 +135,7 @@ func New(o Options) (*Engine, error) {
 		Outbox: o.Outbox, Registry: o.Alerts, Log: o.Log, Now: o.Now, DrainTimeout: o.DrainTimeout,
 	})
 	e.recorder = newRecorder(o.Store, o.Log, e.recorded)
+	e.keeper = newKeeper(o.Store, o.Log, e.clock)
 	return e, nil
 }
 
@@ -135,7 +143,8 @@ func New(o Options) (*Engine, error) {
 func (e *Engine) clock() time.Duration { return time.Since(e.born) }
 
 // Run loads what the store has, then checks, judges and delivers until ctx ends. Checks under way are cancelled with it and
-// their results dropped; records and deliveries under way may take Options.DrainTimeout to end. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
+// their results dropped; records and deliveries under way, and the states of checkers, may take Options.DrainTimeout to reach the
+// store. It returns nil when ctx ended, and an error when the store could not be read. An engine runs once.
 func (e *Engine) Run(ctx context.Context) error {
 	if !e.running.CompareAndSwap(false, true) {
 		return errors.New("run engine: it has run already")
@@ -153,6 +162,11 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.log.Error("delivery stopped", "error", err)
 		}
 	})
+	lastCheck := make(chan time.Time, 1) // sent once no check runs: until when the rest may take
+	group.Go(func() {
+		e.keeper.run(ctx)
+		e.keeper.drain(<-lastCheck)
+	})
 	recordCtx, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRecording()
 	recorded := make(chan struct{})
@@ -168,6 +182,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if n := e.schedule.wait(e.opts.DrainTimeout / 2); n > 0 {
 		e.log.Error("checks did not end with their context and are left behind", "checks", n)
 	}
+	lastCheck <- deadline
 
 	drain := time.NewTimer(time.Until(deadline))
 	defer drain.Stop()
@@ -211,14 +226,19 @@ func (e *Engine) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read newest samples: %w", err)
 	}
+	opaques, err := e.opts.Store.Opaques(ctx)
+	if err != nil {
+		return fmt.Errorf("read states of checkers: %w", err)
+	}
 	for i := range monitors {
 		m := &monitors[i]
-		state, ok := states[m.ID]
-		if !ok {
-			state = monitor.State{MonitorID: m.ID, Condition: monitor.Pending, Since: m.CreatedAt}
+		w := was{opaque: opaques[m.Series]}
+		var ok bool
+		if w.state, ok = states[m.ID]; !ok {
+			w.state = monitor.State{MonitorID: m.ID, Condition: monitor.Pending, Since: m.CreatedAt}
 		}
-		sample, seen := last[m.Series]
-		if err := e.restore(m, state, sample, seen); err != nil {
+		w.last, w.seen = last[m.Series]
+		if err := e.restore(m, w); err != nil {
 			e.log.Error("monitor cannot be checked", "monitor", m.Name, "id", m.ID, "error", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,8 @@ type memory struct {
 	full        bool          // Append drops everything
 	refuseFor   string        // id of the only monitor that refuse is for; empty: all
 	hang        chan struct{} // Record waits for it
+	opaques     map[uint32]monitor.Opaque
+	put         []opaquePut
 }
 
 func (s *memory) Monitors(context.Context) ([]monitor.Monitor, error) { return s.monitors, nil }
@@ -63,6 +66,34 @@ func (s *memory) Append(x monitor.Sample) bool {
 	}
 	s.samples = append(s.samples, x)
 	s.order = append(s.order, "sample")
+	return true
+}
+
+func (s *memory) Opaques(context.Context) (map[uint32]monitor.Opaque, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.opaques), nil
+}
+
+// opaquePut is a state as it was handed over.
+type opaquePut struct {
+	monitor.Opaque
+	at time.Time
+}
+
+func (s *memory) PutOpaque(o monitor.Opaque) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full {
+		return false
+	}
+	s.put = append(s.put, opaquePut{o, time.Now()})
+	if s.opaques == nil {
+		s.opaques = make(map[uint32]monitor.Opaque)
+	}
+	if s.opaques[o.Series] = o; o.State == "" {
+		delete(s.opaques, o.Series)
+	}
 	return true
 }
 

@@ -30,7 +30,10 @@ type entry struct {
 	held    int           // how often in a row a missed beat was given more time because the process had stood still
 	beaten  time.Duration // the newest beat, or the start, on the engine's clock: what a missed one is reckoned from
 	cancel  context.CancelFunc
-	removed bool
+	opaque  string // the checker's own state, which nobody else sees
+
+	removed   bool
+	unwritten bool // opaque is not what the store has, and the keeper knows
 }
 
 // broken is the checker of a monitor of which none could be made: every check says why.
@@ -54,8 +57,17 @@ func (e *Engine) checker(m *monitor.Monitor) (check.Checker, check.Passive, erro
 	return c, passive, nil
 }
 
+// was is what the store has of a monitor.
+type was struct {
+	state  monitor.State
+	last   monitor.Sample
+	seen   bool // there is a last sample
+	opaque monitor.Opaque
+}
+
 // restore makes the entry of a stored monitor as it was before the restart, due in its phase.
-func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.Sample, seen bool) error {
+func (e *Engine) restore(m *monitor.Monitor, w was) error {
+	state, last, seen := w.state, w.last, w.seen
 	checker, passive, err := e.checker(m)
 	now := e.now()
 	// What was being counted is counted anew, so that no result from before the restart makes an outage after it.
@@ -77,6 +89,10 @@ func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.S
 	if en.beat = state.Beat; seen && last.Code == beatCode && last.Tick.Time().After(en.beat) {
 		en.beat = last.Tick.Time()
 	}
+	stale := w.opaque.State != "" && w.opaque.Of != fingerprint(m)
+	if !stale {
+		en.opaque = w.opaque.State
+	}
 	e.mu.Lock()
 	if e.entries[m.ID] != nil {
 		e.mu.Unlock()
@@ -90,6 +106,9 @@ func (e *Engine) restore(m *monitor.Monitor, state monitor.State, last monitor.S
 
 	en.mu.Lock()
 	defer en.mu.Unlock()
+	if stale {
+		e.keeper.changed(en)
+	}
 	e.reconcilePause(en, now)
 	clock := e.clock()
 	wait := untilPhase(m.ID, m.Interval, now)
@@ -172,6 +191,9 @@ func (e *Engine) put(m *monitor.Monitor) error {
 	if old != nil && !sameCheck(old, m) {
 		en.state.BadRun, en.state.FailRun, en.state.Unknowns = 0, 0, 0
 		en.state.BadSince, en.state.FailSince = time.Time{}, time.Time{}
+	}
+	if old != nil && en.opaque != "" && fingerprint(old) != fingerprint(m) {
+		e.remember(en, "")
 	}
 	e.reconcilePause(en, now)
 	clock := e.clock()

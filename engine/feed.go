@@ -16,6 +16,7 @@ const (
 	MessageState    = "state"    // Data is a StateChange
 	MessageIncident = "incident" // Data is a monitor.Incident, once it is stored
 	MessageResult   = "result"   // Data is a Seen; kept only while somebody wants results, and not resumed
+	MessagePlugin   = "plugin"   // Data is a PluginChange
 	MessageLog      = "log"      // Data is a monitor.LogLine
 	MessageReset    = "reset"    // what was asked for is no longer there: read everything anew
 	MessageLost     = "lost"     // Data is how many messages the reader was too slow for (int)
@@ -45,6 +46,14 @@ type Seen struct {
 	Latency   time.Duration
 	Message   string
 	At        time.Time
+}
+
+// PluginChange says that something about a plugin changed: its build, its grant, its limits, or whether it can be used.
+type PluginChange struct {
+	Name      string
+	Condition monitor.PluginCondition // monitor.PluginRemoved: it is gone
+	Why       string                  // when it is not ready: the cause and the remedy
+	Version   string                  // of the build that runs; empty when it is gone
 }
 
 // SubscribeOptions says what a subscription gets. Its zero value gets everything from now on.

@@ -14,7 +14,6 @@ import (
 
 const (
 	messageBytes = 1024 // of a result, in UTF-8
-	opaqueBytes  = 4096 // of a checker's own state
 	mostMetrics  = 100
 )
 
@@ -31,12 +30,10 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	en.held = 0
 	req := sdk.CheckRequest{
 		Monitor: reference(spec), Target: spec.Target, Timeout: spec.Timeout, Config: spec.Config, Attempt: 1,
+		State: en.opaque,
 	}
 	if retrying(en.state) {
 		req.Attempt += en.state.BadRun
-	}
-	if en.last != nil {
-		req.State = en.last.Result.State
 	}
 	ctx, cancel := timed(ctx, checker, spec.Timeout)
 	defer cancel()
@@ -137,6 +134,8 @@ func (e *Engine) settleLocked(en *entry, f finished) {
 		return
 	}
 	f.result = bounded(f.result)
+	opaque := f.result.State
+	f.result.State = "" // it may hold secrets, and nobody but the next check needs it
 	e.stats.result(f.spec.Kind, f.result.Status)
 	tick := max(monitor.TickOf(f.at), en.tick+1)
 	en.tick = tick
@@ -153,6 +152,7 @@ func (e *Engine) settleLocked(en *entry, f finished) {
 	en.judged = f.began
 	state, v := judge(en.spec, en.state, f.result.Status, tick.Time())
 	en.last = &Last{Result: f.result, At: tick.Time()}
+	e.remember(en, opaque)
 	sample.Condition = state.Condition
 	e.keep(sample)
 	if v.moved {
@@ -190,7 +190,7 @@ const maxLatency = time.Duration(1<<40-1) * time.Microsecond
 // bounded cuts what a checker returned to what is kept.
 func bounded(r sdk.Result) sdk.Result {
 	r.Message = sdk.CleanText(r.Message, messageBytes)
-	if len(r.State) > opaqueBytes {
+	if len(r.State) > sdk.MaxState {
 		r.State = ""
 	}
 	if len(r.Metrics) > mostMetrics {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // strikes are the kills that one monitor's calls caused.
@@ -22,17 +23,17 @@ const (
 	userFor         = time.Hour        // how long a monitor that calls no more counts as a user of the plugin
 )
 
-// killed notes that a runner had to be ended, and because of which call; nil: nobody knows which of several.
-func (p *plugin) killed(c *child, cause error, k *call) {
+// killed notes that a runner had to be ended, and because of which call; nil: nobody knows which of several. From then on
+// no call goes to it. What it returns tells of that, and may take its time.
+func (p *plugin) killed(c *child, cause error, k *call) (say func()) {
 	now := time.Now()
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.forget(now)
 	p.drop(c)
 	if k == nil {
 		p.failed.fail(now, cause, 1)
-		p.mu.Unlock()
-		p.host.log.Error("a plugin was stopped", "plugin", p.name, "cause", cause)
-		return
+		return func() { p.host.log.Error("a plugin was stopped", "plugin", p.name, "cause", cause) }
 	}
 	s := p.apart[k.monitor]
 	if s == nil {
@@ -44,11 +45,18 @@ func (p *plugin) killed(c *child, cause error, k *call) {
 	if len(s.times) >= strikesToApart {
 		s.back.fail(now, cause, 0)
 	}
-	count, disable := len(s.times), p.hopeless(now)
-	p.mu.Unlock()
-	p.host.log.Error("a plugin was stopped", "plugin", p.name, "monitor", k.name, "cause", cause, "times", count)
-	if disable {
-		p.host.disableBadly(p, fmt.Sprintf("it was stopped again and again, last because a call for the monitor %q %s; look at its log, then enable it again", k.name, cause))
+	count := len(s.times)
+	reason := ""
+	if p.hopeless(now) && !p.record.Disabled && !p.trial {
+		reason = sdk.CleanText(fmt.Sprintf("it was stopped again and again, last because a call for the monitor %q %s; look at its log, then enable it again",
+			k.name, cause), maxText)
+		p.record.Disabled, p.record.DisabledReason = true, reason // at once, whether or not it can be stored
+	}
+	return func() {
+		p.host.log.Error("a plugin was stopped", "plugin", p.name, "monitor", k.name, "cause", cause, "times", count)
+		if reason != "" {
+			p.host.disableBadly(p, reason)
+		}
 	}
 }
 
@@ -118,6 +126,9 @@ func (p *plugin) runnerFor(id string) (*child, error) {
 				p.name, s.name, len(s.times), why, wait.Round(time.Second))
 		}
 		c := p.start(id)
+		if c == nil {
+			return nil, errStopping
+		}
 		p.private[id] = c
 		return c, nil
 	}
@@ -127,20 +138,31 @@ func (p *plugin) runnerFor(id string) (*child, error) {
 	if wait, why := p.failed.wait(now); wait > 0 {
 		return nil, fmt.Errorf("plugin %s could not be run (%w) and is tried again in %s", p.name, why, max(wait.Round(time.Second), time.Second))
 	}
-	p.shared = p.start("")
-	return p.shared, nil
+	c := p.start("")
+	if c == nil {
+		return nil, errStopping
+	}
+	p.shared = c
+	return c, nil
 }
 
 // failedStart notes a runner that never was ready.
 func (p *plugin) failedStart(c *child, err error) {
-	if p.host.ctx.Err() != nil {
-		return
+	if cause := c.ending(); errors.Is(cause, errStopping) || errors.Is(cause, errRetired) {
+		p.mu.Lock()
+		p.drop(c)
+		p.mu.Unlock()
+		return // nobody wanted it any more
 	}
 	var broken *brokenError
 	layers := c.layers()
 	p.mu.Lock()
 	p.drop(c)
-	p.failed.fail(time.Now(), err, 0)
+	if s := p.apart[c.apart]; s != nil {
+		s.back.fail(time.Now(), err, 0)
+	} else {
+		p.failed.fail(time.Now(), err, 0)
+	}
 	if len(layers) > 0 {
 		p.sandbox = layers
 	}
@@ -162,7 +184,7 @@ func (p *plugin) failedStart(c *child, err error) {
 // watched notes what a runner that is ready told of itself.
 func (p *plugin) watched(c *child) {
 	layers := c.layers()
-	missing := c.sandboxMissing()
+	missing := c.missing()
 	p.mu.Lock()
 	p.sandbox, p.degraded = layers, len(missing) > 0
 	p.mu.Unlock()
@@ -179,31 +201,21 @@ func (p *plugin) ended(c *child) {
 // idleAfter is how long a runner without calls is kept.
 const idleAfter = 5 * time.Minute
 
-// tend looks at the memory and the idleness of the runners.
+// tend looks at the idleness of the runners.
 func (p *plugin) tend(now time.Time) {
 	p.mu.Lock()
 	p.forget(now)
 	idle := max(idleAfter, 2*p.longest)
-	var gone, kept []*child
+	var gone []*child
 	for _, c := range p.children() {
-		if c.running() == nil {
-			continue
-		}
-		if c.idleSince(now) > idle || c.apart != "" && !p.setApart(c.apart) {
+		if c.running() != nil && (c.idleSince(now) > idle || c.apart != "" && !p.setApart(c.apart)) {
 			p.drop(c)
 			gone = append(gone, c)
-		} else {
-			kept = append(kept, c)
 		}
 	}
 	p.mu.Unlock()
 	for _, c := range gone {
 		c.retire()
-	}
-	for _, c := range kept {
-		if int64(c.proc.Memory()) > c.limit {
-			c.kill(errMemory, nil)
-		}
 	}
 }
 
@@ -225,10 +237,4 @@ func (c *child) idleSince(now time.Time) time.Duration {
 		return 0
 	}
 	return now.Sub(c.used)
-}
-
-func (c *child) sandboxMissing() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sandbox.Sandbox.Missing()
 }

@@ -146,6 +146,9 @@ func (p *plugin) call(ctx context.Context, w work) error {
 	ctx, release := untilCancelled(ctx)
 	defer release()
 	p.note(w.monitor)
+	if w.timeout <= 0 { // it would be stopped for what it never had
+		return fmt.Errorf("plugin %s: no time is left: %w", p.name, context.DeadlineExceeded)
+	}
 	p.mu.Lock()
 	w.timeout = min(w.timeout, time.Duration(p.limits().Timeout))
 	slots, apart := p.slots, p.setApart(w.monitor)
@@ -196,7 +199,7 @@ func (p *plugin) note(id string) {
 	defer p.mu.Unlock()
 	p.users[id] = now
 	if !p.called.IsZero() {
-		p.longest = max(p.longest, min(now.Sub(p.called), 2*24*time.Hour))
+		p.longest = max(p.longest-p.longest/8, min(now.Sub(p.called), 2*24*time.Hour)) // a pause is forgotten in time
 	}
 	p.called = now
 }
@@ -206,7 +209,7 @@ func (p *plugin) note(id string) {
 func untilCancelled(ctx context.Context) (context.Context, func()) {
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), context.Canceled) {
+		if errors.Is(ctx.Err(), context.Canceled) { // whatever the cause
 			cancel()
 		}
 	})
@@ -218,21 +221,18 @@ func untilCancelled(ctx context.Context) (context.Context, func()) {
 
 // attempt makes a call once. The context ends only when nobody waits for the call any more.
 func (p *plugin) attempt(ctx context.Context, w work, hide *mask) error {
-	c, err := p.ready(ctx, w.monitor)
+	c, k, id, err := p.enter(ctx, w, hide)
 	if err != nil {
 		return err
-	}
-	deadline := time.Now().Add(w.timeout)
-	k := &call{monitor: w.monitor, name: w.name, fill: w.fill, deadline: ioDeadline(deadline, w.timeout), mask: hide}
-	id := p.host.calls.Add(1)
-	if !c.enter(id, k) {
-		return errInterrupted
 	}
 	killer := time.AfterFunc(w.timeout+killAfter, func() { c.kill(errDeadline, k) })
 	began := time.Now()
 	report, err := w.do(ctx, c, id, time.Until(k.deadline))
 	p.tally.latency.Add(int64(time.Since(began)))
 	killer.Stop()
+	if errors.Is(err, process.ErrEnded) {
+		<-c.over // who was under way when it ended is looked at before this call leaves
+	}
 	c.leave(id)
 	if ctx.Err() != nil {
 		// The guest goes on, and nobody can tell when it ends: its runner takes no more calls and ends with the others.
@@ -244,6 +244,26 @@ func (p *plugin) attempt(ctx context.Context, w work, hide *mask) error {
 	}
 	p.report(report, k)
 	return p.judged(c, k, err)
+}
+
+// entries is how many runners a call tries to enter. Each may be retired just before.
+const entries = 5
+
+// enter waits for a runner and makes the call one of those under way in it.
+func (p *plugin) enter(ctx context.Context, w work, hide *mask) (c *child, k *call, id uint64, err error) {
+	for range entries {
+		if c, err = p.ready(ctx, w.monitor); errors.Is(err, errInterrupted) {
+			continue
+		} else if err != nil {
+			return nil, nil, 0, err
+		}
+		k = &call{monitor: w.monitor, name: w.name, fill: w.fill, deadline: ioDeadline(time.Now().Add(w.timeout), w.timeout), mask: hide}
+		id = p.host.calls.Add(1)
+		if c.enter(id, k) {
+			return c, k, id, nil
+		}
+	}
+	return nil, nil, 0, fmt.Errorf("plugin %s: %w", p.name, errInterrupted)
 }
 
 // ioDeadline is when a guest's input, output and sleep end, so that it still has time to say so.
@@ -262,10 +282,16 @@ func (p *plugin) ready(ctx context.Context, id string) (*child, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if c.fault != nil {
-		return nil, fmt.Errorf("start plugin %s: %w", p.name, c.fault)
+	if c.fault == nil {
+		return c, nil
 	}
-	return c, nil
+	switch cause := c.ending(); {
+	case errors.Is(cause, errStopping):
+		return nil, fmt.Errorf("plugin %s: %w", p.name, cause)
+	case errors.Is(cause, errRetired):
+		return nil, fmt.Errorf("plugin %s: %w (%w)", p.name, errInterrupted, cause)
+	}
+	return nil, fmt.Errorf("start plugin %s: %w", p.name, c.fault)
 }
 
 // judged says what came of a call: the error of the plugin, or why its runner ended under it.
@@ -277,7 +303,6 @@ func (p *plugin) judged(c *child, k *call, err error) error {
 	if !errors.Is(err, process.ErrEnded) {
 		return fmt.Errorf("plugin %s: %w", p.name, masked{err, k.mask})
 	}
-	<-c.over // then it is known why
 	c.mu.Lock()
 	cause, guilty := c.cause, c.guilty
 	c.mu.Unlock()
@@ -290,13 +315,16 @@ func (p *plugin) judged(c *child, k *call, err error) error {
 	return fmt.Errorf("plugin %s: %w (%w)", p.name, errInterrupted, cause)
 }
 
+// mostBytes is what is believed of a runner that tells how many bytes a call sent or received.
+const mostBytes = 1 << 40
+
 // report takes what the runner adds to an answer.
 func (p *plugin) report(r *proto.Report, k *call) {
 	if r == nil {
 		return
 	}
-	p.tally.read.Add(r.GetBytesRead())
-	p.tally.written.Add(r.GetBytesWritten())
+	p.tally.read.Add(min(r.GetBytesRead(), mostBytes))
+	p.tally.written.Add(min(r.GetBytesWritten(), mostBytes))
 	if p.host.hear == nil && !p.host.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}

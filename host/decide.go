@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/tocsinhq/tocsin/engine/monitor"
@@ -51,10 +50,13 @@ func checkDecision(m Manifest, d monitor.PluginDecision) error {
 // Grant decides what a plugin may reach: the build that waits, if there is one, which then becomes the active one, else the
 // active build. The decision replaces the one before.
 func (h *Host) Grant(ctx context.Context, name string, d monitor.PluginDecision) (monitor.InstalledPlugin, error) {
-	return h.change(ctx, name, func(p *plugin, r *monitor.Plugin) error {
+	return h.change(ctx, name, nil, func(p *plugin, r *monitor.Plugin) error {
 		m, build := p.manifest, r.Active
 		if p.pending != nil {
 			m, build = *p.pending, r.Pending
+		}
+		if m.Runtime == "" { // its files cannot be read, so nobody knows what it asks for
+			return fmt.Errorf("%w: plugin %s: %s", monitor.ErrConflict, name, p.broken)
 		}
 		if err := checkDecision(m, d); err != nil {
 			return err
@@ -71,6 +73,11 @@ func (h *Host) Enable(ctx context.Context, name string) (monitor.InstalledPlugin
 	if err != nil {
 		return monitor.InstalledPlugin{}, err
 	}
+	done, err := p.take(ctx)
+	if err != nil {
+		return monitor.InstalledPlugin{}, err
+	}
+	defer done()
 	p.mu.Lock()
 	digest := p.record.Active.Digest
 	p.mu.Unlock()
@@ -82,19 +89,15 @@ func (h *Host) Enable(ctx context.Context, name string) (monitor.InstalledPlugin
 		return monitor.InstalledPlugin{}, fmt.Errorf("%w: plugin %s: %w", monitor.ErrConflict, name, err)
 	}
 	// The record may have moved on to another build meanwhile, which was tried when it was installed.
-	return h.change(ctx, name, func(p *plugin, r *monitor.Plugin) error {
+	return h.change(ctx, name, map[string]Manifest{digest: m}, func(_ *plugin, r *monitor.Plugin) error {
 		r.Disabled, r.DisabledReason = false, ""
-		p.broken = ""
-		if r.Active.Digest == digest {
-			p.manifest = m
-		}
 		return nil
 	})
 }
 
-// Disable stops a plugin and keeps it from running. An empty reason is fine.
+// Disable stops a plugin, calls under way included, and keeps it from running. An empty reason is fine.
 func (h *Host) Disable(ctx context.Context, name, reason string) (monitor.InstalledPlugin, error) {
-	return h.change(ctx, name, func(_ *plugin, r *monitor.Plugin) error {
+	return h.change(ctx, name, nil, func(_ *plugin, r *monitor.Plugin) error {
 		r.Disabled, r.DisabledReason = true, sdk.CleanText(reason, maxText)
 		return nil
 	})
@@ -104,7 +107,7 @@ func (h *Host) Disable(ctx context.Context, name, reason string) (monitor.Instal
 func (h *Host) SetLimits(ctx context.Context, name string, l sdk.Limits) (monitor.InstalledPlugin, error) {
 	var faults monitor.Faults
 	if l.Memory != 0 && (l.Memory < sdk.MinMemory || l.Memory > sdk.MaxMemory) {
-		faults.Add("limits.memory", l.Memory.String(), "must be between %s and %s", sdk.Size(sdk.MinMemory), sdk.Size(sdk.MaxMemory))
+		faults.Add("limits.memory", l.Memory.String(), "must be between %s and %s", sdk.MinMemory, sdk.MaxMemory)
 	}
 	if l.Timeout != 0 && (l.Timeout < sdk.MinTimeout || l.Timeout > sdk.MaxTimeout) {
 		faults.Add("limits.timeout", l.Timeout.String(), "must be between %s and %s", sdk.MinTimeout, sdk.MaxTimeout)
@@ -115,18 +118,24 @@ func (h *Host) SetLimits(ctx context.Context, name string, l sdk.Limits) (monito
 	if err := faults.Err(); err != nil {
 		return monitor.InstalledPlugin{}, err
 	}
-	return h.change(ctx, name, func(_ *plugin, r *monitor.Plugin) error {
+	return h.change(ctx, name, nil, func(_ *plugin, r *monitor.Plugin) error {
 		r.Limits = l
 		return nil
 	})
 }
 
-// change changes a record under its lock. The function is called with the plugin's lock held and must not wait.
-func (h *Host) change(ctx context.Context, name string, f func(p *plugin, r *monitor.Plugin) error) (monitor.InstalledPlugin, error) {
+// change changes the record of a plugin; see changeOf.
+func (h *Host) change(ctx context.Context, name string, known map[string]Manifest, f func(p *plugin, r *monitor.Plugin) error) (monitor.InstalledPlugin, error) {
 	p, err := h.lookup(name)
 	if err != nil {
 		return monitor.InstalledPlugin{}, err
 	}
+	return h.changeOf(ctx, p, known, f)
+}
+
+// changeOf changes a record under its lock. The function is called with the plugin's lock held, must not wait, and changes
+// nothing but the record: when that cannot be stored, nothing has changed. known is as in keep.
+func (h *Host) changeOf(ctx context.Context, p *plugin, known map[string]Manifest, f func(p *plugin, r *monitor.Plugin) error) (monitor.InstalledPlugin, error) {
 	p.storing.Lock()
 	defer p.storing.Unlock()
 	p.mu.Lock()
@@ -134,25 +143,31 @@ func (h *Host) change(ctx context.Context, name string, f func(p *plugin, r *mon
 	record.UpdatedAt = time.Now()
 	if p.removed {
 		p.mu.Unlock()
-		return monitor.InstalledPlugin{}, fmt.Errorf("plugin %q: %w", name, monitor.ErrNotFound)
+		return monitor.InstalledPlugin{}, fmt.Errorf("plugin %q: %w", p.name, monitor.ErrNotFound)
 	}
-	err = f(p, &record)
+	err := f(p, &record)
 	p.mu.Unlock()
 	if err != nil {
 		return monitor.InstalledPlugin{}, err
 	}
-	if err := h.keep(ctx, p, record, nil); err != nil {
+	if err := h.keep(ctx, p, record, known); err != nil {
 		return monitor.InstalledPlugin{}, err
 	}
 	return p.view(), nil
 }
 
-// Remove ends a plugin and removes its files. Whoever calls sees to it that nobody uses it any more.
+// Remove ends a plugin and removes its files. It waits for an install of it that is under way. Whoever calls sees to it that
+// nobody uses the plugin any more.
 func (h *Host) Remove(ctx context.Context, name string) error {
 	p, err := h.lookup(name)
 	if err != nil {
 		return err
 	}
+	done, err := p.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	p.storing.Lock()
 	defer p.storing.Unlock()
 	if !h.has(p) || p.reserved() {
@@ -163,8 +178,7 @@ func (h *Host) Remove(ctx context.Context, name string) error {
 	}
 	p.mu.Lock()
 	p.removed = true
-	children := slices.Clone(p.children())
-	for _, c := range children {
+	for _, c := range p.children() {
 		p.drop(c)
 	}
 	builds := []monitor.Build{p.record.Active, p.record.Pending}
@@ -172,8 +186,10 @@ func (h *Host) Remove(ctx context.Context, name string) error {
 	h.mu.Lock()
 	delete(h.plugins, name)
 	h.mu.Unlock()
-	for _, c := range children {
-		c.end(errRetired)
+	for _, c := range h.runners() {
+		if c.p == p {
+			c.end(errRetired)
+		}
 	}
 	for _, b := range builds {
 		if !b.IsZero() {
@@ -191,21 +207,19 @@ func (h *Host) Remove(ctx context.Context, name string) error {
 // disableTimeout bounds the write that keeps a plugin disabled.
 const disableTimeout = 15 * time.Second
 
-// disableBadly disables a plugin that had to be stopped too often. It takes effect at once, whether or not it can be stored.
+// disableBadly stores that a plugin was disabled because it had to be stopped too often, which is so already.
 func (h *Host) disableBadly(p *plugin, reason string) {
-	p.mu.Lock()
-	if p.record.Disabled || p.trial {
-		p.mu.Unlock()
-		return
-	}
-	p.record.Disabled, p.record.DisabledReason = true, reason
-	p.mu.Unlock()
 	h.log.Error("a plugin was disabled", "plugin", p.name, "reason", reason)
-	h.work.Go(func() {
+	h.background(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.ctx), disableTimeout)
 		defer cancel()
-		if _, err := h.Disable(ctx, p.name, reason); err != nil {
+		_, err := h.changeOf(ctx, p, nil, func(_ *plugin, r *monitor.Plugin) error {
+			r.Disabled, r.DisabledReason = true, reason
+			return nil
+		})
+		if err != nil && !errors.Is(err, monitor.ErrNotFound) {
 			h.log.Error("a disabled plugin could not be stored as such; it runs again after a restart", "plugin", p.name, "error", err)
+			h.changed(p.name)
 		}
 	})
 }

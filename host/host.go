@@ -47,8 +47,8 @@ type Options struct {
 	AllowDegraded  bool // run plugins although a required layer of the sandbox is missing
 	// Taken says why a plugin may not have a name, such as that a built-in kind has it; empty: it may. Nil: it may.
 	Taken func(name string, provides []string) string
-	// Changed is called when a plugin came, went, or can or cannot be used any more. It may read the host,
-	// and must not change it before it returns. Nil is fine.
+	// Changed is called when a plugin came, went, or can or cannot be used any more; one call after the other. It may read the
+	// host, and must not change it before it returns. Nil is fine.
 	Changed func(name string)
 	// Trace hears of every connection that a plugin asks for, with the verdict. Nil is fine.
 	Trace func(plugin string, t broker.Trace)
@@ -72,10 +72,15 @@ type Host struct {
 
 	mu      sync.RWMutex
 	plugins map[string]*plugin
-	closed  bool
-	work    sync.WaitGroup // everything in the background
-	stop    context.CancelFunc
-	ctx     context.Context //nolint:containedctx // ends the background work of the host, which outlives any call
+
+	telling sync.Mutex // held while the owner is told of a change, so that what it read last is what is
+
+	begin  sync.Mutex // held while something in the background begins; no other lock is taken under it
+	closed bool
+	alive  map[*child]struct{} // every runner that has not ended, whoever still knows of it
+	work   sync.WaitGroup      // everything in the background
+	stop   context.CancelFunc
+	ctx    context.Context //nolint:containedctx // ends the background work of the host, which outlives any call
 }
 
 // pollEvery is the time between two looks at the memory and the idleness of runners.
@@ -90,7 +95,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 		o.CompileTimeout = compileTimeout
 	}
 	sum := sha256.Sum256(script.Module())
-	h := &Host{opts: o, log: o.Log, program: o.Program, engine: hex.EncodeToString(sum[:]), plugins: map[string]*plugin{}}
+	h := &Host{opts: o, log: o.Log, program: o.Program, engine: hex.EncodeToString(sum[:]), plugins: map[string]*plugin{}, alive: map[*child]struct{}{}}
 	if h.program == nil {
 		self, err := os.Executable()
 		if err != nil {
@@ -113,12 +118,13 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if h.life, h.lifeHeld, err = os.Pipe(); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the pipe that tells runners of the server's end: %w", err), os.RemoveAll(h.sockets))
 	}
-	h.spawner, h.spaces = process.NewSpawner(), confine.Probe()
+	h.spaces = confine.Probe().ByThread()
+	h.spawner = process.NewSpawnerIn(h.spaces.Enter)
 	h.ctx, h.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := h.load(ctx); err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
-	h.work.Go(h.watch)
+	h.background(h.watch)
 	return h, nil
 }
 
@@ -175,7 +181,7 @@ func (h *Host) load(ctx context.Context) error {
 func (h *Host) newPlugin(name string) *plugin {
 	return &plugin{
 		host: h, name: name, private: map[string]*child{}, apart: map[string]*strikes{}, users: map[string]time.Time{},
-		slots: make(chan struct{}, 1),
+		slots: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 }
 
@@ -269,6 +275,9 @@ func (h *Host) watch() {
 	for {
 		select {
 		case now := <-t.C:
+			for _, c := range h.runners() {
+				c.weigh()
+			}
 			for _, p := range h.all() {
 				p.tend(now)
 			}
@@ -278,25 +287,55 @@ func (h *Host) watch() {
 	}
 }
 
+// background runs f beside everything else. It reports false, and does not run it, when the host is closed.
+func (h *Host) background(f func()) bool {
+	h.begin.Lock()
+	defer h.begin.Unlock()
+	if h.closed {
+		return false
+	}
+	h.work.Go(f)
+	return true
+}
+
+// raise runs the life of a runner in the background, and knows the runner until it ends. It reports false when the host is
+// closed.
+func (h *Host) raise(c *child, life func()) bool {
+	h.begin.Lock()
+	defer h.begin.Unlock()
+	if h.closed {
+		return false
+	}
+	h.alive[c] = struct{}{}
+	h.work.Go(func() {
+		life()
+		h.begin.Lock()
+		defer h.begin.Unlock()
+		delete(h.alive, c)
+	})
+	return true
+}
+
+// runners lists every runner that has not ended.
+func (h *Host) runners() []*child {
+	h.begin.Lock()
+	defer h.begin.Unlock()
+	return slices.Collect(maps.Keys(h.alive))
+}
+
 // Close ends all runners and waits for the background work until ctx ends. Calls under way fail. Closing twice is fine.
 func (h *Host) Close(ctx context.Context) error {
-	h.mu.Lock()
+	h.begin.Lock()
 	if h.closed {
-		h.mu.Unlock()
+		h.begin.Unlock()
 		return nil
 	}
 	h.closed = true
-	h.mu.Unlock()
-	h.stop()
-	for _, p := range h.all() {
-		p.mu.Lock()
-		children := p.children()
-		p.shared, p.private = nil, map[string]*child{}
-		p.mu.Unlock()
-		for _, c := range children {
-			c.end(errStopping)
-		}
+	h.begin.Unlock()
+	for _, c := range h.runners() {
+		c.end(errStopping)
 	}
+	h.stop()
 	done := make(chan struct{})
 	go func() {
 		h.work.Wait()
@@ -312,9 +351,12 @@ func (h *Host) Close(ctx context.Context) error {
 	return errors.Join(err, h.life.Close(), h.lifeHeld.Close(), os.RemoveAll(h.sockets))
 }
 
-// changed tells the owner about a plugin.
+// changed tells the owner about a plugin. What it reads of the host while it is told is at least as new as the change.
 func (h *Host) changed(name string) {
-	if h.opts.Changed != nil {
-		h.opts.Changed(name)
+	if h.opts.Changed == nil {
+		return
 	}
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	h.opts.Changed(name)
 }

@@ -2,7 +2,6 @@ package host
 
 import (
 	"archive/tar"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -21,6 +20,7 @@ import (
 	"github.com/tocsinhq/tocsin/host/reach"
 	"github.com/tocsinhq/tocsin/host/wasm"
 	"github.com/tocsinhq/tocsin/host/wasm/runner"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // compileTimeout bounds the compilation of a module, unless the options say otherwise.
@@ -54,28 +54,34 @@ func (h *Host) install(ctx context.Context, contents *Contents, o monitor.Plugin
 	if err := h.acceptable(m, contents); err != nil {
 		return none, inArchive(err)
 	}
-	p := h.reserve(m.Name)
-	defer p.installing.Unlock()
+	p, done, err := h.reserve(ctx, m.Name)
+	if err != nil {
+		return none, err
+	}
+	defer done()
 	defer h.unreserve(p)
 	digest := contents.Digest()
 	p.mu.Lock()
 	same := p.record.Active.Digest == digest && p.broken == ""
 	p.mu.Unlock()
+	var tried *trial
 	if !same {
-		if err := h.prepare(ctx, p, m, contents); err != nil {
+		if tried, err = h.prepare(ctx, m, contents); err != nil {
 			return none, h.undo(p, digest, err)
 		}
 	}
 	p.storing.Lock()
 	defer p.storing.Unlock()
-	if !h.has(p) {
-		return none, h.undo(p, digest, fmt.Errorf("%w: plugin %s was removed meanwhile", monitor.ErrConflict, m.Name))
-	}
 	p.mu.Lock()
 	record := advance(p.record, m, monitor.Build{Version: m.Version, Digest: digest}, o)
 	p.mu.Unlock()
 	if err := h.keep(ctx, p, record, map[string]Manifest{digest: m}); err != nil {
-		return none, err
+		return none, h.undo(p, digest, err)
+	}
+	if tried != nil {
+		p.mu.Lock()
+		p.sandbox, p.degraded = tried.layers, tried.degraded
+		p.mu.Unlock()
 	}
 	h.log.Info("a plugin was installed", "plugin", m.Name, "version", m.Version, "by", o.By, "digest", digest)
 	return p.view(), nil
@@ -135,8 +141,9 @@ func (h *Host) acceptable(m Manifest, contents *Contents) error {
 	return nil
 }
 
-// reserve finds the plugin, or makes one that is not there for anybody else before it is kept, and takes its turn to install.
-func (h *Host) reserve(name string) *plugin {
+// reserve finds the plugin, or makes one that is not there for anybody else before it is kept, and takes the turn to change its
+// files, which done ends.
+func (h *Host) reserve(ctx context.Context, name string) (p *plugin, done func(), err error) {
 	for {
 		h.mu.Lock()
 		p, ok := h.plugins[name]
@@ -146,11 +153,14 @@ func (h *Host) reserve(name string) *plugin {
 			h.plugins[name] = p
 		}
 		h.mu.Unlock()
-		p.installing.Lock()
-		if h.has(p) {
-			return p
+		done, err := p.take(ctx)
+		if err != nil {
+			return nil, nil, err
 		}
-		p.installing.Unlock() // it was removed while this waited
+		if h.has(p) {
+			return p, done, nil
+		}
+		done() // it was removed while this waited
 	}
 }
 
@@ -177,33 +187,26 @@ func (h *Host) unreserve(p *plugin) {
 }
 
 // prepare puts the files of a build in place, compiles it and starts it once.
-func (h *Host) prepare(ctx context.Context, p *plugin, m Manifest, contents *Contents) error {
+func (h *Host) prepare(ctx context.Context, m Manifest, contents *Contents) (*trial, error) {
 	digest := contents.Digest()
 	dir := h.buildDir(m.Name, digest)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return fmt.Errorf("install plugin %s: %w", m.Name, err)
+		return nil, fmt.Errorf("install plugin %s: %w", m.Name, err)
 	}
 	unpacked, err := os.MkdirTemp(filepath.Dir(dir), ".new-")
 	if err != nil {
-		return fmt.Errorf("install plugin %s: %w", m.Name, err)
+		return nil, fmt.Errorf("install plugin %s: %w", m.Name, err)
 	}
 	if err := contents.Write(unpacked); err != nil {
-		return errors.Join(err, os.RemoveAll(unpacked))
+		return nil, errors.Join(err, os.RemoveAll(unpacked))
 	}
 	if err := errors.Join(os.RemoveAll(dir), os.Rename(unpacked, dir)); err != nil {
-		return errors.Join(fmt.Errorf("install plugin %s: %w", m.Name, err), os.RemoveAll(unpacked))
+		return nil, errors.Join(fmt.Errorf("install plugin %s: %w", m.Name, err), os.RemoveAll(unpacked))
 	}
 	if err := h.compile(ctx, m, digest); err != nil {
-		return err
+		return nil, err
 	}
-	layers, err := h.try(ctx, m, digest)
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.sandbox = layers
-	p.mu.Unlock()
-	return nil
+	return h.try(ctx, m, digest)
 }
 
 // undo removes the files of a build that is not kept.
@@ -232,40 +235,67 @@ func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, h.opts.CompileTimeout)
 	defer cancel()
+	defer context.AfterFunc(h.ctx, cancel)()
 	args := append(append([]string{}, h.program[1:]...), runner.CompileWord, string(argument))
 	cmd := exec.CommandContext(limited, h.program[0], args...) //nolint:gosec // it is this program
-	var said bytes.Buffer
+	var said tail
 	cmd.Stdout, cmd.Stderr, cmd.Env, cmd.Dir = &said, &said, []string{}, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	h.spaces.Prepare(cmd.SysProcAttr)
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.Cancel = func() error { return killGroup(cmd.Process) }
 	cmd.WaitDelay = time.Second
 	if err := h.spawner.Start(cmd); err != nil {
 		return fmt.Errorf("start the compiler of plugins: %w", err)
 	}
 	err = cmd.Wait()
-	last := lastLine(said.String())
+	last := said.lastLine()
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("compile plugin %s: %w", m.Name, ctx.Err())
+	case h.ctx.Err() != nil:
+		return fmt.Errorf("compile plugin %s: %w", m.Name, errStopping)
 	case limited.Err() != nil:
 		return inArchive(fmt.Errorf("compiling it took longer than %s, so it was stopped", h.opts.CompileTimeout))
+	case cmd.ProcessState.ExitCode() == runner.WallExit:
+		return fmt.Errorf("%w: plugin %s cannot be compiled: %w", monitor.ErrConflict, m.Name, sandboxError([]string{last}))
+	case cmd.ProcessState.ExitCode() == runner.FileExit:
+		return fmt.Errorf("compile plugin %s: %s", m.Name, last)
 	case last != "":
 		return inArchive(fmt.Errorf("compile it: %s", last))
 	}
 	return inArchive(fmt.Errorf("compiling it failed, most likely because it needs too much memory: %w", err))
 }
 
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+// tail is a writer that keeps the last 8 KiB of what is written to it.
+type tail struct{ kept []byte }
+
+const maxTail = 8 << 10
+
+// Write implements io.Writer; it never fails.
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p[max(0, len(p)-maxTail):]...)
+	if over := len(t.kept) - maxTail; over > 0 {
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+	return len(p), nil
 }
 
-// try starts a build once and ends it again, so that what cannot start is found now and not at the first call. It
-// gives the layers of its sandbox.
-func (h *Host) try(ctx context.Context, m Manifest, digest string) ([]monitor.SandboxLayer, error) {
+// lastLine is the last line that is not empty, as it can be shown.
+func (t *tail) lastLine() string {
+	lines := strings.Split(strings.TrimSpace(string(t.kept)), "\n")
+	return sdk.CleanText(strings.TrimSpace(lines[len(lines)-1]), sdk.MaxMessage)
+}
+
+// trial is what came of starting a build.
+type trial struct {
+	layers   []monitor.SandboxLayer
+	degraded bool
+}
+
+// try starts a build once and ends it again, so that what cannot start is found now and not at the first call.
+func (h *Host) try(ctx context.Context, m Manifest, digest string) (*trial, error) {
 	p := h.newPlugin(m.Name)
 	p.record.Active = monitor.Build{Version: m.Version, Digest: digest}
 	p.manifest = m
@@ -273,6 +303,9 @@ func (h *Host) try(ctx context.Context, m Manifest, digest string) ([]monitor.Sa
 	p.mu.Lock()
 	c := p.start("")
 	p.mu.Unlock()
+	if c == nil {
+		return nil, fmt.Errorf("start plugin %s: %w", m.Name, errStopping)
+	}
 	defer c.end(errRetired)
 	select {
 	case <-c.started:
@@ -280,17 +313,19 @@ func (h *Host) try(ctx context.Context, m Manifest, digest string) ([]monitor.Sa
 		return nil, fmt.Errorf("start plugin %s: %w", m.Name, ctx.Err())
 	}
 	var broken *brokenError
-	if errors.As(c.fault, &broken) { // no plugin can run on this machine: that is no fault of the archive
+	switch {
+	case c.fault == nil:
+		return &trial{c.layers(), len(c.missing()) > 0}, nil
+	case errors.As(c.fault, &broken): // no plugin can run on this machine: that is no fault of the archive
 		return nil, fmt.Errorf("%w: plugin %s cannot be started: %w", monitor.ErrConflict, m.Name, c.fault)
+	case errors.Is(c.ending(), errStopping):
+		return nil, fmt.Errorf("start plugin %s: %w", m.Name, errStopping)
 	}
-	if c.fault != nil {
-		return nil, inArchive(fmt.Errorf("it does not start: %w", c.fault))
-	}
-	return c.layers(), nil
+	return nil, inArchive(fmt.Errorf("it does not start: %w", c.fault))
 }
 
-// keep stores a record and has the plugin follow it. The caller holds storing. known are manifests by digest, besides those
-// that the plugin has already.
+// keep stores a record and has the plugin follow it; when it cannot be stored nothing has changed. The caller holds storing.
+// known are manifests by digest, of builds that were read and compiled just now, besides those that the plugin has already.
 func (h *Host) keep(ctx context.Context, p *plugin, record monitor.Plugin, known map[string]Manifest) error {
 	if err := h.opts.Records.PutPlugin(ctx, record); err != nil {
 		return fmt.Errorf("keep plugin %s: %w", record.Name, err)
@@ -307,8 +342,8 @@ func (h *Host) keep(ctx context.Context, p *plugin, record monitor.Plugin, known
 		return p.manifest
 	}
 	active := manifest(record.Active.Digest)
-	if _, ok := known[record.Active.Digest]; ok {
-		p.broken = "" // its files were read, compiled and tried just now
+	if _, ok := known[record.Active.Digest]; ok || record.Active.Digest != old.Active.Digest {
+		p.broken = "" // its files were read, compiled and tried just now, or when it was installed
 	}
 	var pending *Manifest
 	if !record.Pending.IsZero() {
@@ -317,14 +352,22 @@ func (h *Host) keep(ctx context.Context, p *plugin, record monitor.Plugin, known
 	}
 	p.removed = false
 	p.adopt(record, active, pending)
-	p.apart, p.failed = map[string]*strikes{}, backoff{}
-	children := p.children()
-	for _, c := range children {
+	p.apart = map[string]*strikes{}
+	p.failed.succeed()
+	for _, c := range p.children() {
 		p.drop(c)
 	}
+	grant := p.grant
 	p.mu.Unlock()
-	for _, c := range children {
-		c.retire()
+	for _, c := range h.runners() {
+		switch {
+		case c.p != p:
+		case record.Disabled:
+			c.end(errRetired)
+		default:
+			c.narrow(grant)
+			c.retire()
+		}
 	}
 	for _, build := range []monitor.Build{old.Active, old.Pending} {
 		if !build.IsZero() && build.Digest != record.Active.Digest && build.Digest != record.Pending.Digest {

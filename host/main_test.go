@@ -31,7 +31,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	path := filepath.Join(dir, "runner")
-	build := exec.Command("go", "build", "-o", dir, "./testdata/runner", "./testdata/ticker")
+	programs := []string{"./testdata/runner", "./testdata/ticker"}
+	if runtime.GOOS == "linux" {
+		programs = append(programs, "./testdata/escapee")
+	}
+	build := exec.Command("go", append([]string{"build", "-o", dir}, programs...)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the runner: %v\n%s", err, out)

@@ -1,11 +1,11 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,13 +16,14 @@ import (
 	"github.com/tocsinhq/tocsin/sdk"
 )
 
-// plugin is one installed plugin. Its lock is never held while something waits.
+// plugin is one installed plugin. Its locks are taken in the order turn, storing, Host.telling, Host.mu, mu, those of its
+// runners, Host.begin. mu is never held while something waits.
 type plugin struct {
 	host *Host
 	name string
 
-	installing sync.Mutex // held through an install, which may take a minute
-	storing    sync.Mutex // held while the record is changed and stored
+	turn    chan struct{} // whoever changes its files has the one place, which may be for a minute
+	storing sync.Mutex    // held while the record is changed and stored
 
 	mu       sync.Mutex
 	record   monitor.Plugin
@@ -124,16 +125,27 @@ func (p *plugin) view() monitor.InstalledPlugin {
 	if p.pending != nil {
 		v.PendingManifest, v.PendingAsks = &p.pending.Manifest, asks(*p.pending, p.grant)
 	}
-	children := p.children()
 	p.mu.Unlock()
 	v.Usage = p.tally.usage()
-	for _, c := range children {
-		c.addTo(&v.Usage)
+	for _, c := range p.host.runners() {
+		if c.p == p {
+			c.addTo(&v.Usage)
+		}
 	}
 	return v
 }
 
-// instances lists all runners. The caller holds mu.
+// take waits for the turn to change the files of the plugin, which done ends.
+func (p *plugin) take(ctx context.Context) (done func(), err error) {
+	select {
+	case p.turn <- struct{}{}:
+		return func() { <-p.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another change of plugin %s: %w", p.name, ctx.Err())
+	}
+}
+
+// children lists the runners that take calls. The caller holds mu.
 func (p *plugin) children() []*child {
 	var all []*child
 	if p.shared != nil {
@@ -189,6 +201,3 @@ func (h *Host) setupOf(m Manifest, digest string) runner.Setup {
 func (h *Host) buildDir(name, digest string) string {
 	return filepath.Join(h.opts.Dir, "installed", name, digest)
 }
-
-// describe names the plugin with its version in messages.
-func describe(m Manifest) string { return strings.TrimSpace(m.Name + " " + m.Version) }

@@ -167,10 +167,10 @@ func TestMemory(t *testing.T) {
 	p.mu.Lock()
 	c := p.shared
 	p.mu.Unlock()
-	c.limit = 1 << 20 // as if it had taken more than it may
-	p.tend(time.Now())
+	c.limit.Store(1 << 20) // as if it had taken more than it may
+	c.weigh()
 	<-c.over
-	if c.cause != errMemory {
+	if !errors.Is(c.cause, errMemory) {
 		t.Errorf("it ended because of %v", c.cause)
 	}
 	b.mustCheck("moody", request("ok"))

@@ -78,7 +78,7 @@ type CheckRequest struct {
 	Target  string
 	Timeout time.Duration
 	Attempt int             // 1 for a scheduled check, then one more for each retry
-	State   string          // opaque, at most 4 KiB: what the last result carried; empty after a restart
+	State   string          // opaque, at most 4 KiB: what the last result carried; empty after a change of kind, target or config
 	Config  json.RawMessage // for plugins; a built-in checker got its configuration when it was made
 }
 
@@ -92,7 +92,7 @@ type Result struct {
 	Timing    Timing
 	Metrics   []Metric  // at most 100
 	ExpiresAt time.Time // when the certificate that was seen ends; zero when none was
-	State     string    // opaque, at most 4 KiB: handed to the next check of this monitor
+	State     string    // opaque, at most 4 KiB: handed to the next check of this monitor; a minute may be lost in a crash
 }
 
 // Timing is where a check's time went. A part that did not take place is zero.

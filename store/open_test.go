@@ -84,7 +84,7 @@ func TestCopyBeforeMigrating(t *testing.T) {
 	db := openDB(fileDSN(path), 1)
 	for _, text := range []string{
 		"DROP TABLE samples", "DROP TABLE blocks", "DROP TABLE hours", "DROP TABLE days", "DROP TABLE texts", "DROP TABLE notes",
-		"DROP TABLE plugins", "DELETE FROM bun_migrations WHERE name > '00000000000002'",
+		"DROP TABLE plugins", "DROP TABLE opaques", "DELETE FROM bun_migrations WHERE name > '00000000000002'",
 	} {
 		if _, err := db.ExecContext(t.Context(), text); err != nil {
 			t.Fatal(err)
@@ -113,7 +113,7 @@ func TestMigrationFailsWhole(t *testing.T) {
 	shut(t, openFile(t, dir, testOptions(t, c)))
 	path := filepath.Join(dir, "tocsin.db")
 	db := openDB(fileDSN(path), 1)
-	for _, text := range []string{"DROP TABLE samples", "DROP TABLE plugins", "DELETE FROM bun_migrations WHERE name > '00000000000002'"} {
+	for _, text := range []string{"DROP TABLE samples", "DROP TABLE plugins", "DROP TABLE opaques", "DELETE FROM bun_migrations WHERE name > '00000000000002'"} {
 		if _, err := db.ExecContext(t.Context(), text); err != nil {
 			t.Fatal(err)
 		}

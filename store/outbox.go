@@ -141,7 +141,7 @@ func (s *Store) Healths(ctx context.Context) ([]monitor.Health, error) {
 }
 
 // insertLane writes what of the samples lane is no sample.
-func insertLane(ctx context.Context, c *conn, l *lane) error {
+func (s *Store) insertLane(ctx context.Context, c *conn, l *lane) error {
 	if len(l.logs) > 0 {
 		rows := make([]logRow, len(l.logs))
 		for i := range l.logs {
@@ -166,6 +166,11 @@ func insertLane(ctx context.Context, c *conn, l *lane) error {
 	for _, t := range l.touches {
 		_, err := c.bun.ExecContext(ctx, "UPDATE tokens SET last_used_at = max(last_used_at, ?) WHERE id = ?", stamp(t.at), t.token)
 		if err != nil {
+			return err
+		}
+	}
+	for _, o := range l.opaques {
+		if err := s.putOpaque(ctx, c, &o); err != nil {
 			return err
 		}
 	}

@@ -46,9 +46,12 @@ type lane struct {
 	logs    []monitor.LogLine
 	healths []monitor.Health
 	touches []touch
+	opaques map[uint32]monitor.Opaque // by series: only the newest of each is written
 }
 
-func (l *lane) len() int { return len(l.samples) + len(l.logs) + len(l.healths) + len(l.touches) }
+func (l *lane) len() int {
+	return len(l.samples) + len(l.logs) + len(l.healths) + len(l.touches) + len(l.opaques)
+}
 
 // batch is what one transaction writes.
 type batch struct {
@@ -194,6 +197,7 @@ func (q *queue) take(b *batch) bool {
 	b.logs = takeSome(b.logs, &q.lane.logs)
 	b.healths = takeSome(b.healths, &q.lane.healths)
 	b.touches = takeSome(b.touches, &q.lane.touches)
+	b.opaques = takeOpaques(b.opaques, q.lane.opaques)
 	clear(b.musts)
 	b.musts = b.musts[:0]
 	i := 0

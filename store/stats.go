@@ -11,7 +11,7 @@ import (
 type Stats struct {
 	SamplesStored   int64 // rows handed to the database, conflicts included
 	SamplesDropped  int64 // writes of the samples lane that found it full
-	SamplesInvalid  int64 // with a series or a tick that cannot be
+	SamplesInvalid  int64 // with a series or a tick that cannot be; states of checkers that are too long among them
 	SamplesOrphaned int64 // of a series without a monitor
 	SamplesLate     int64 // of an hour that was sealed already; stored nowhere
 	SampleConflicts int64 // of a tick that the series had already

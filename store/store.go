@@ -2,9 +2,9 @@
 // and the outbox, samples and what is summed from them, and the server's log lines.
 //
 // One goroutine owns all writing (writer.go). It takes writes from two lanes and commits what is queued in one transaction.
-// Writes of the must lane are never dropped, and their callers wait for the commit; samples, log lines and channel health are
-// enqueued without blocking, and dropped and counted when the lane is full. Readers use connections of their own and wait for
-// no writer.
+// Writes of the must lane are never dropped, and their callers wait for the commit; samples, log lines, channel health and the
+// states of checkers are enqueued without blocking, and dropped and counted when the lane is full. Readers use connections of
+// their own and wait for no writer.
 //
 // New samples are rows of a table in the order of time, which only serves to fill memory again after a restart. In memory
 // every series has a head: its samples of the current hour, encoded as the block that is written once the hour has ended.
@@ -25,7 +25,7 @@ import (
 	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
-// Sealer encrypts the configurations of monitors and channels, which hold secrets.
+// Sealer encrypts what may hold secrets: the configurations of monitors and channels, and the states of checkers.
 type Sealer interface {
 	Seal(plain []byte) ([]byte, error)
 	Open(sealed []byte) ([]byte, error)

@@ -183,7 +183,7 @@ func (s *Store) fill(ctx context.Context, c *conn, b *batch) (*tx, []error, *pre
 	if err := c.insertSamples(ctx, rows); err != nil {
 		return t, nil, rows, err
 	}
-	if err := insertLane(ctx, c, &b.lane); err != nil {
+	if err := s.insertLane(ctx, c, &b.lane); err != nil {
 		return t, nil, rows, err
 	}
 	verdicts := make([]error, len(b.musts))
@@ -218,7 +218,7 @@ func (s *Store) split(halt context.Context, b *batch, cause error) {
 		return
 	}
 	var parts []batch
-	if n := len(b.samples); n > 0 && len(b.logs)+len(b.healths)+len(b.touches)+len(b.musts) == 0 {
+	if n := len(b.samples); n > 0 && len(b.logs)+len(b.healths)+len(b.touches)+len(b.opaques)+len(b.musts) == 0 {
 		parts = append(parts, batch{lane: lane{samples: b.samples[:n/2]}}, batch{lane: lane{samples: b.samples[n/2:]}})
 	} else {
 		parts = append(parts, batch{lane: lane{samples: b.samples}})
@@ -230,6 +230,9 @@ func (s *Store) split(halt context.Context, b *batch, cause error) {
 		}
 		for i := range b.touches {
 			parts = append(parts, batch{lane: lane{touches: b.touches[i : i+1]}})
+		}
+		for series, o := range b.opaques {
+			parts = append(parts, batch{lane: lane{opaques: map[uint32]monitor.Opaque{series: o}}})
 		}
 		for i := range b.musts {
 			parts = append(parts, batch{musts: b.musts[i : i+1]})

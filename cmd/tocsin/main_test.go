@@ -33,8 +33,12 @@ const (
 // TestScripts drives the real program. Each script has a free port, an administrator's token, a page that works ($PAGE/ok),
 // one that fails ($PAGE/fail), and a receiver of notifications ($HOOK).
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+	testscript.Run(t, scripts(t, "testdata/script"))
+}
+
+func scripts(t *testing.T, dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			port, err := freePort(t.Context())
 			if err != nil {
@@ -60,8 +64,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready": ready, "code": code, "state": state, "received": receivedText, "term": term,
+			"kill9": kill9, "runners": runners, "message": message,
 		},
-	})
+	}
 }
 
 // freePort returns a port on which nobody listens.

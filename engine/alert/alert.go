@@ -95,5 +95,6 @@ func newPoster(opts Options) *poster {
 		userAgent: opts.UserAgent,
 		policy:    opts.Policy,
 		now:       opts.Now,
+		patience:  bodyTimeout,
 	}
 }

@@ -25,6 +25,7 @@ import (
 
 const (
 	dialTimeout   = 10 * time.Second // of a connection and of a TLS handshake
+	bodyTimeout   = 5 * time.Second  // of an answer's body; what has come by then is judged
 	maxAnswer     = 64 << 10         // bytes read of an answer's body
 	maxRetryAfter = time.Hour        // a longer Retry-After counts as this
 )
@@ -35,7 +36,11 @@ type poster struct {
 	userAgent string
 	policy    netpolicy.Policy
 	now       func() time.Time
+	patience  time.Duration // bodyTimeout
 }
+
+// errUnended is what an answer ends with whose body did not end within bodyTimeout.
+var errUnended = errors.New("it did not end in time")
 
 // call is one HTTP request to be made.
 type call struct {
@@ -60,7 +65,9 @@ func any2xx() *success { return &success{from: 200, to: 299} }
 // do makes the call. A nil error means that the receiver took it. Errors name what happened and never the address: it may
 // hold a token.
 func (p *poster) do(ctx context.Context, c call) error {
-	req, err := http.NewRequestWithContext(ctx, c.method, c.url, bytes.NewReader(c.body))
+	within, stop := context.WithCancel(ctx)
+	defer stop()
+	req, err := http.NewRequestWithContext(within, c.method, c.url, bytes.NewReader(c.body))
 	if err != nil {
 		return sdk.Permanent(fmt.Errorf("make the request: %w", withoutURL(err)))
 	}
@@ -73,7 +80,12 @@ func (p *poster) do(ctx context.Context, c call) error {
 		return explain(ctx, err)
 	}
 	defer answer.Body.Close() //nolint:errcheck // nothing is written
+	// A receiver that keeps its answer open must not keep the attempt's slot for the whole of its time.
+	timer := time.AfterFunc(p.patience, stop)
 	body, readErr := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if !timer.Stop() {
+		readErr = errUnended // even if it ended: a server may end it because we are leaving
+	}
 	return p.judge(ctx, c, answer, body, readErr)
 }
 
@@ -231,7 +243,7 @@ func explain(ctx context.Context, err error) error {
 		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 	case errors.As(err, &netError) && netError.Timeout():
 		return fmt.Errorf("no answer in time: %w", err)
-	case errors.Is(err, netpolicy.ErrDenied):
+	case errors.Is(err, netpolicy.ErrDenied), errors.Is(err, errUnended):
 		return err
 	case errors.As(err, &resolve):
 		return fmt.Errorf("the name could not be resolved: %w", err)

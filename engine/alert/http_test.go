@@ -355,6 +355,72 @@ func TestLongAnswer(t *testing.T) {
 	t.Logf("the server wrote %d bytes before it was cut", <-stopped)
 }
 
+// TestUnendingAnswer has receivers that begin an answer and keep it open: what has come of it must be judged long before the
+// attempt's own time is over.
+func TestUnendingAnswer(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		if _, err := fmt.Sscanf(r.URL.Path, "/%d", &status); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Content-Type", "text/plain")
+		w.WriteHeader(status)
+		for { // never silent for long, so that no idle time ends it
+			_, err := io.WriteString(w, "so far ")
+			if err = errors.Join(err, http.NewResponseController(w).Flush()); err != nil {
+				return
+			}
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	confirms := func(word string) *success {
+		return &success{from: 200, to: 299, accepts: func(body []byte) bool { return strings.Contains(string(body), word) }}
+	}
+	for _, tt := range []struct {
+		status int
+		rule   *success
+		want   *verdict // nil: delivered
+	}{
+		{200, any2xx(), nil},
+		{200, confirms("so far"), nil},
+		{200, confirms("done"), &verdict{false, 0, "read the answer: it did not end in time"}},
+		{302, any2xx(), &verdict{false, 0, "a redirect is not followed"}},
+		{404, any2xx(), &verdict{true, 0, "answered 404 Not Found"}},
+		{503, any2xx(), &verdict{false, 0, "answered 503 Service Unavailable"}},
+	} {
+		for _, h2 := range []bool{false, true} {
+			p := newPoster(Options{UserAgent: "x", Now: time.Now, RootCAs: roots})
+			p.patience = 50 * time.Millisecond
+			transport, ok := p.client.Transport.(*http.Transport)
+			if !ok {
+				t.Fatalf("the transport is a %T", p.client.Transport)
+			}
+			transport.ForceAttemptHTTP2 = h2
+			ctx, cancel := context.WithTimeout(t.Context(), attemptTimeout)
+			err := p.do(ctx, call{method: "POST", url: fmt.Sprint(server.URL, "/", tt.status), success: tt.rule})
+			if ctx.Err() != nil {
+				t.Errorf("%d, HTTP/2 %v: it took the whole attempt", tt.status, h2)
+			}
+			cancel()
+			if tt.want != nil {
+				tt.want.holds(t, err, dialogue{}, server.URL)
+			} else if err != nil {
+				t.Errorf("%d, HTTP/2 %v: %v", tt.status, h2, err)
+			}
+		}
+	}
+}
+
 // TestDenied sees to it that the address policy holds when a channel is written and, for names, when it is used.
 func TestDenied(t *testing.T) {
 	t.Parallel()

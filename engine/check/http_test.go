@@ -444,10 +444,9 @@ func TestHTTPEndlessAnswer(t *testing.T) {
 		block := []byte(strings.Repeat("x", 4096))
 		for _, err := w.Write(block); err == nil && flood; _, err = w.Write(block) {
 		}
-		if err := http.NewResponseController(w).Flush(); err != nil && !flood {
-			t.Error(err)
+		if err := http.NewResponseController(w).Flush(); err == nil {
+			<-r.Context().Done()
 		}
-		<-r.Context().Done()
 	}
 	server := httptest.NewUnstartedServer(http.HandlerFunc(endless))
 	server.EnableHTTP2 = true
@@ -491,8 +490,10 @@ func TestHTTPEndlessAnswer(t *testing.T) {
 		}
 	}
 	for _, how := range []struct{ name, config string }{
-		{"1.1", `"http_version":"1.1"`}, {"1.1, kept", `"http_version":"1.1","reuse":true`},
-		{"2", `"http_version":"2"`}, {"2, kept", `"http_version":"2","reuse":true`},
+		{"1.1", `"http_version":"1.1"`},
+		{"1.1, kept", `"http_version":"1.1","reuse":true`},
+		{"2", `"http_version":"2"`},
+		{"2, kept", `"http_version":"2","reuse":true`},
 	} {
 		for _, tt := range tests {
 			t.Run(how.name+tt.path+tt.config+tt.assert, func(t *testing.T) {
@@ -505,7 +506,9 @@ func TestHTTPEndlessAnswer(t *testing.T) {
 			})
 		}
 	}
-	t.Run("length", func(t *testing.T) { try(t, "http://"+long, "", "expected status 200-299, got 500 Internal Server Error", nil) })
+	t.Run("length", func(t *testing.T) {
+		try(t, "http://"+long, "", "expected status 200-299, got 500 Internal Server Error", nil)
+	})
 }
 
 func TestHTTPReuse(t *testing.T) {

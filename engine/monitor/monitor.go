@@ -167,6 +167,15 @@ func TickOf(t time.Time) Tick {
 // Time returns the time at which the tick begins, in UTC.
 func (t Tick) Time() time.Time { return time.UnixMilli(int64(t)*10 + tickEpochMS).UTC() }
 
+// Opaque is what the checker of a monitor wants to be given again at the next check: its own state, which nobody else reads.
+// It may hold secrets, so it is in no answer of the API and in no line of the log.
+type Opaque struct {
+	Series uint32
+	// Of is the fingerprint of what was checked. A state is given back only to checks of the same.
+	Of    [32]byte
+	State string `json:"-"` // at most sdk.MaxState bytes of any kind; empty: there is none
+}
+
 // Incident is a confirmed outage of one monitor.
 type Incident struct {
 	ID          string // ULID

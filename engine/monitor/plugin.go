@@ -50,7 +50,10 @@ const (
 	PluginBroken   PluginCondition = "broken"   // its files, its compilation or the sandbox failed
 )
 
-// PluginConditions lists every condition of a plugin.
+// PluginRemoved is told of a plugin that is installed no more.
+const PluginRemoved PluginCondition = "removed"
+
+// PluginConditions lists every condition of an installed plugin.
 func PluginConditions() []PluginCondition {
 	return []PluginCondition{PluginReady, PluginWaiting, PluginDisabled, PluginBroken}
 }

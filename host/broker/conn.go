@@ -141,7 +141,7 @@ func (c *Conn) receiveWith(p []byte) (int, *os.File, error) {
 // cutShort tells an end in the middle of a message from one between two.
 func cutShort(err error, begun bool) error {
 	if begun && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
-		return fmt.Errorf("%w: it was cut short", ErrProtocol)
+		return fmt.Errorf("%w: it was cut short: %w", ErrProtocol, io.ErrUnexpectedEOF)
 	}
 	return err
 }

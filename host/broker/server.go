@@ -57,6 +57,7 @@ type ServerOptions struct {
 // Server is the server's side: it decides, resolves, dials and hands over.
 type Server struct {
 	o    ServerOptions
+	pace pace                                                                                // of each connection; tests change it
 	dial func(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) // d.DialContext; tests look on
 }
 
@@ -74,7 +75,7 @@ func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{o: o, dial: dialWith}
+	return &Server{o: o, pace: pace{usualRate, usualBurst}, dial: dialWith}
 }
 
 func dialWith(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
@@ -96,8 +97,8 @@ type session struct {
 }
 
 // Serve answers one connection until it ends or ctx does, then ends everything that is under way for it, closes it, and
-// returns. The error is nil when the runner closed its end or ctx has ended; it wraps ErrProtocol when the runner sent what
-// no Client sends.
+// returns. A runner that sends more than 2,000 messages a second for long is read only as fast as that. The error is nil when
+// the runner closed its end or ctx has ended; it wraps ErrProtocol when the runner sent what no Client sends.
 func (s *Server) Serve(ctx context.Context, c *Conn) error {
 	within, fail := context.WithCancelCause(ctx)
 	e := &session{server: s, conn: c, fail: fail, underWay: map[uint64]context.CancelFunc{}}
@@ -114,10 +115,20 @@ func (s *Server) Serve(ctx context.Context, c *Conn) error {
 
 func (e *session) read(ctx context.Context) error {
 	var last uint64
+	bucket, slowed := e.server.pace.full(), false
 	for {
 		body, _, err := e.conn.receive(maxRequest, false)
 		if err != nil {
 			return err
+		}
+		// Answering that it sends too much would cost as much as what it asks for. Left in the socket, it costs nothing.
+		waited, err := bucket.take(ctx, costOf(len(body)))
+		if err != nil {
+			return err
+		}
+		if waited && !slowed {
+			slowed = true
+			e.server.o.Log.Warn("runner is slowed down, it sends too much", "per_second", bucket.rate, "burst", bucket.burst)
 		}
 		r, err := readRequest(body)
 		if err != nil {

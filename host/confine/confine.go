@@ -3,7 +3,8 @@
 //
 // The parent calls Probe once and Namespaces.Prepare for every child. The child calls CloseInherited as the first thing in its
 // main function, opens what it needs while it still can (its listening socket, the trusted certificates), and then calls
-// Apply. What Apply took away never comes back. It looks from inside at what really holds, and says so in a Report.
+// Apply. What Apply took away never comes back. Once its code is loaded, and before a stranger's runs, it calls Seal, which takes
+// what only loading needed. Both look from inside at what really holds, and say so in a Report.
 //
 // Everything here reaches all threads of a Go program only when that was built with CGO_ENABLED=0. In one that was built with
 // cgo the layers that need it are left out, reported as not holding, and Report.Missing names what is required.
@@ -23,6 +24,7 @@ const (
 	LayerNetwork    = "network"     // a network namespace of its own, with nothing in it
 	LayerLandlock   = "landlock"    // no files but those that were named
 	LayerSeccomp    = "seccomp"     // only the system calls that it needs
+	LayerSealed     = "sealed"      // since its code is loaded: it opens and looks at no file at all, and makes no more code
 	LayerNoSockets  = "no sockets"  // proved: it can make no socket
 	LayerNoFiles    = "no files"    // proved: it can open no file of the system
 	LayerNoPrograms = "no programs" // proved: it can execute nothing
@@ -102,12 +104,12 @@ func (r Report) Holds(name string) bool {
 }
 
 // Missing lists the required layers that do not hold, and is empty when a stranger's code may be run. On Linux these are the
-// process, the limits, no sockets, and Landlock or seccomp; on other systems, whose isolation is basic, the process alone.
-// An empty report lacks everything.
+// process, the limits, no sockets, no files, and Landlock or seccomp; on other systems, whose isolation is basic, the process
+// alone. Where there is no Landlock, no files holds from Seal on. An empty report lacks everything.
 func (r Report) Missing() []string {
 	required := []string{LayerProcess}
 	if r.full() {
-		required = append(required, LayerLimits, LayerNoSockets)
+		required = append(required, LayerLimits, LayerNoSockets, LayerNoFiles)
 	}
 	missing := slices.DeleteFunc(required, r.Holds)
 	if r.full() && !r.Holds(LayerLandlock) && !r.Holds(LayerSeccomp) {
@@ -143,6 +145,11 @@ func newBuilder(without []string) *builder {
 	return &builder{without: without, report: Report{System: runtime.GOOS}}
 }
 
+// resume goes on with a report.
+func resume(r Report, without []string) *builder {
+	return &builder{without: without, report: Report{System: r.System, Layers: slices.Clone(r.Layers)}}
+}
+
 // add puts a layer up and says how it went, unless it is to be left out. up gives why the layer does not hold, or how it does.
 func (b *builder) add(name string, up func() (holds bool, detail string)) {
 	l := Layer{Name: name, Detail: "left out"}
@@ -150,6 +157,15 @@ func (b *builder) add(name string, up func() (holds bool, detail string)) {
 		l.Holds, l.Detail = up()
 	}
 	b.report.Layers = append(b.report.Layers, l)
+}
+
+// again looks once more whether a layer holds that did not.
+func (b *builder) again(name string, look func() (holds bool, detail string)) {
+	for i := range b.report.Layers {
+		if l := &b.report.Layers[i]; l.Name == name && !l.Holds && !slices.Contains(b.without, name) {
+			l.Holds, l.Detail = look()
+		}
+	}
 }
 
 // revoke takes back that a layer holds.

@@ -31,6 +31,7 @@ type job struct {
 	Dir      string
 	Sockets  string
 	Reckless bool
+	Seal     bool
 }
 
 type result struct {
@@ -234,7 +235,14 @@ func offers(t *testing.T, uid uint32) (k kernel) {
 	return k
 }
 
-// holds says which layers must hold on a kernel, and which must not.
+// sealed says which layers must hold after Seal.
+func (k kernel) sealed() map[string]bool {
+	want := k.holds()
+	want[LayerSealed], want[LayerNoFiles] = k.seccomp, k.seccomp || k.landlock > 0
+	return want
+}
+
+// holds says which layers must hold on a kernel behind Apply, and which must not.
 func (k kernel) holds() map[string]bool {
 	return map[string]bool{
 		LayerProcess: true, LayerLimits: true, LayerPrivileges: true, LayerNetwork: k.namespaces,
@@ -274,6 +282,64 @@ func TestNothingForbiddenSucceeds(t *testing.T) {
 	})
 }
 
+// What loading needed is gone when the process is sealed, also where there is no Landlock.
+func TestSealed(t *testing.T) {
+	everyUser(t, func(t *testing.T, uid uint32) {
+		k := offers(t, uid)
+		for name, c := range map[string]struct {
+			without []string
+			falls   []string
+			missing []string
+			lacks   func(*kernel)
+		}{
+			"all":              {},
+			"without landlock": {without: []string{LayerLandlock}, lacks: func(k *kernel) { k.landlock = 0 }},
+			"without the seal": {without: []string{LayerSealed}},
+			"with neither": {
+				without: []string{LayerLandlock, LayerSealed}, falls: []string{LayerNoFiles}, missing: []string{LayerNoFiles},
+				lacks: func(k *kernel) { k.landlock = 0 },
+			},
+			"without seccomp": {
+				without: []string{LayerSeccomp}, falls: []string{LayerSealed, LayerNoSockets}, missing: []string{LayerNoSockets},
+				lacks: func(k *kernel) { k.seccomp = false },
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				mode := "attack"
+				if len(c.without) > 0 && c.without[0] != LayerLandlock || len(c.without) > 1 {
+					mode = "report" // what is not refused then is not tried
+				}
+				r := imprison(t, uid, mode, func(j *job) {
+					j.Reckless, j.Seal, j.Policy.Without = true, true, c.without
+				})
+				k := k
+				if c.lacks != nil {
+					c.lacks(&k)
+				}
+				want := k.sealed()
+				for _, name := range slices.Concat(c.without, c.falls) {
+					want[name] = false
+				}
+				checkLayers(t, r.Report, want)
+				if missing := r.Report.Missing(); k.seccomp && !slices.Equal(missing, c.missing) {
+					t.Errorf("missing %q, want %q", missing, c.missing)
+				}
+				if mode != "attack" || !k.seccomp {
+					return
+				}
+				k.landlock = max(k.landlock, 1) // no file is opened now, whoever refuses it
+				checkRefused(t, k, r, 360)
+				if name == "without landlock" {
+					return
+				}
+				if a, ok := r.find("open /proc/self/ns/net"); !ok || !a.Refused {
+					t.Errorf("%+v", a)
+				}
+			})
+		}
+	})
+}
+
 // checkRefused holds every attempt against what this kernel can refuse.
 func checkRefused(t *testing.T, k kernel, r result, atLeast int) {
 	t.Helper()
@@ -306,7 +372,7 @@ func TestAttemptsSucceedUnconfined(t *testing.T) {
 		j.Prepare = false
 		j.Policy.Without = []string{LayerProcess, LayerPrivileges, LayerLimits, LayerLandlock, LayerSeccomp}
 	})
-	if missing := r.Report.Missing(); !slices.Equal(missing, []string{LayerProcess, LayerLimits, LayerNoSockets, missingFilter}) {
+	if missing := r.Report.Missing(); !slices.Equal(missing, []string{LayerProcess, LayerLimits, LayerNoSockets, LayerNoFiles, missingFilter}) {
 		t.Errorf("missing: %v", missing)
 	}
 	for name, holds := range map[string]bool{LayerNoSockets: false, LayerNoFiles: false, LayerNoPrograms: false, LayerNoSignals: false} {
@@ -417,12 +483,12 @@ func TestWithoutALayer(t *testing.T) {
 			{name: "privileges", without: []string{LayerPrivileges}},
 			{name: "network", without: []string{LayerNetwork}},
 			{name: "preparation", change: func(j *job) { j.Prepare = false }, falls: []string{LayerNetwork}},
-			{name: "landlock", without: []string{LayerLandlock}, falls: []string{LayerNoFiles}},
+			{name: "landlock", without: []string{LayerLandlock}, falls: []string{LayerNoFiles}, missing: []string{LayerNoFiles}},
 			{name: "seccomp", without: []string{LayerSeccomp}, falls: []string{LayerNoSockets}, missing: []string{LayerNoSockets}},
 			{
 				name: "both", without: []string{LayerLandlock, LayerSeccomp},
 				falls:   []string{LayerNoFiles, LayerNoSockets, LayerNoPrograms, LayerNoSignals},
-				missing: []string{LayerNoSockets, missingFilter},
+				missing: []string{LayerNoSockets, LayerNoFiles, missingFilter},
 			},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -544,7 +610,7 @@ func TestCgo(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 	}
-	if got := r.Report.Missing(); !slices.Equal(got, []string{LayerNoSockets, missingFilter}) {
+	if got := r.Report.Missing(); !slices.Equal(got, []string{LayerNoSockets, LayerNoFiles, missingFilter}) {
 		t.Errorf("missing %q", got)
 	}
 }
@@ -559,7 +625,7 @@ func TestSyscallNames(t *testing.T) {
 		if number, _, ok := auditArch(goarch); !ok || number != uint32(info.ID) {
 			t.Errorf("%s is %x, want %x", goarch, number, info.ID)
 		}
-		for _, g := range syscallPolicy(writes, 1, goarch).Syscalls {
+		for _, g := range slices.Concat(syscallPolicy(writes, 1, goarch).Syscalls, sealPolicy(goarch).Syscalls) {
 			names := slices.Clone(g.Names)
 			for _, n := range g.NamesWithCondtions {
 				names = append(names, n.Name)

@@ -23,11 +23,12 @@ func TestMissing(t *testing.T) {
 		isolation    string
 	}{
 		{name: "all", system: "linux", isolation: "full"},
-		{name: "no landlock", system: "linux", not: []string{LayerLandlock, LayerNoFiles}, isolation: "partial"},
+		{name: "no landlock", system: "linux", not: []string{LayerLandlock}, isolation: "partial"},
+		{name: "files", system: "linux", not: []string{LayerLandlock, LayerNoFiles}, missing: []string{LayerNoFiles}, isolation: "degraded"},
 		{name: "no seccomp", system: "linux", not: []string{LayerSeccomp}, isolation: "partial"},
 		{name: "neither", system: "linux", not: []string{LayerSeccomp, LayerLandlock}, missing: []string{missingFilter}, isolation: "degraded"},
 		{name: "sockets", not: []string{LayerNoSockets}, missing: []string{LayerNoSockets}, isolation: "degraded"},
-		{name: "nothing", not: all, missing: []string{LayerProcess, LayerLimits, LayerNoSockets, missingFilter}, isolation: "degraded"},
+		{name: "nothing", not: all, missing: []string{LayerProcess, LayerLimits, LayerNoSockets, LayerNoFiles, missingFilter}, isolation: "degraded"},
 		{name: "elsewhere", system: "darwin", not: all[1:], isolation: "basic"},
 		{name: "elsewhere with an environment", system: "windows", not: all, missing: []string{LayerProcess}, isolation: "degraded"},
 	} {
@@ -46,7 +47,7 @@ func TestMissing(t *testing.T) {
 			t.Errorf("%s: it changes on the way: %s, %v", c.name, b, err)
 		}
 	}
-	if len(Report{}.Missing()) != 4 {
+	if len(Report{}.Missing()) != 5 {
 		t.Error("an empty report lacks nothing")
 	}
 }

@@ -10,6 +10,12 @@ type Namespaces struct{}
 // Probe gives the zero value on this system.
 func Probe() Namespaces { return Namespaces{} }
 
+// ByThread changes nothing on this system.
+func (n Namespaces) ByThread() Namespaces { return n }
+
+// Enter does nothing on this system.
+func (Namespaces) Enter() error { return nil }
+
 // Prepare sets what only the parent can set about a child: a process group of its own.
 func (Namespaces) Prepare(attr *syscall.SysProcAttr) { attr.Setpgid = true }
 

@@ -24,24 +24,11 @@ func auditArch(goarch string) (number uint32, x32, ok bool) {
 // filterSyscalls leaves the process the system calls that it needs; all others fail with EPERM, or with ENOSYS where Go then
 // takes another way. A call in the fashion of another architecture, whose numbers mean something else, kills the process.
 func filterSyscalls(p Policy) (holds bool, detail string) {
-	arch, x32, ok := auditArch(runtime.GOARCH)
-	if !ok {
-		return false, "there is no list of system calls for " + runtime.GOARCH
-	}
 	policy := syscallPolicy(len(p.Write) > 0, unix.Getpid(), runtime.GOARCH)
-	instructions, err := policy.Assemble()
-	if err != nil {
-		return false, fmt.Sprintf("assemble the filter: %v", err)
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return false, fmt.Sprintf("set no_new_privs: %v", err)
 	}
-	filter := guard(arch, x32)
-	for _, in := range instructions {
-		raw, err := in.Assemble()
-		if err != nil {
-			return false, fmt.Sprintf("assemble the filter: %v", err)
-		}
-		filter = append(filter, unix.SockFilter{Code: raw.Op, Jt: raw.Jt, Jf: raw.Jf, K: raw.K})
-	}
-	if err := load(filter); err != nil {
+	if err := install(policy); err != nil {
 		return false, err.Error()
 	}
 	n := 0
@@ -56,6 +43,27 @@ func filterSyscalls(p Policy) (holds bool, detail string) {
 		}
 	}
 	return true, fmt.Sprintf("%d system calls are left", n)
+}
+
+// install makes a filter of a policy and puts it on all threads, besides those that are there.
+func install(policy seccomp.Policy) error {
+	arch, x32, ok := auditArch(runtime.GOARCH)
+	if !ok {
+		return fmt.Errorf("there is no list of system calls for %s", runtime.GOARCH)
+	}
+	instructions, err := policy.Assemble()
+	if err != nil {
+		return fmt.Errorf("assemble the filter: %w", err)
+	}
+	filter := guard(arch, x32)
+	for _, in := range instructions {
+		raw, err := in.Assemble()
+		if err != nil {
+			return fmt.Errorf("assemble the filter: %w", err)
+		}
+		filter = append(filter, unix.SockFilter{Code: raw.Op, Jt: raw.Jt, Jf: raw.Jf, K: raw.K})
+	}
+	return load(filter)
 }
 
 // guard are the instructions that stand before all others: see struct seccomp_data in linux/seccomp.h, where the number of the
@@ -75,14 +83,9 @@ func guard(arch uint32, x32 bool) []unix.SockFilter {
 	return g
 }
 
-// load puts the filter on all threads. It needs no_new_privs. The library's own way to load does not look at the number that the
+// load puts the filter on all threads. It needs no_new_privs on the thread that it is called on. The library's own way to load does not look at the number that the
 // kernel returns when there is a thread that it could not put the filter on.
 func load(filter []unix.SockFilter) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("set no_new_privs: %w", err)
-	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	thread, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
 		uintptr(unsafe.Pointer(&program)))

@@ -64,11 +64,7 @@ func each(name string, argument uint32, values []uint64, conditions ...seccomp.C
 // syscallPolicy is the list of what is left: the runner's, and for the compiler, which writes, with some more.
 func syscallPolicy(writes bool, pid int, goarch string) seccomp.Policy {
 	names := append(append(runtimeCalls[:], descriptorCalls[:]...), snapshotCalls[:]...)
-	if goarch == "arm64" {
-		names = append(names, "fstatat")
-	} else {
-		names = append(names, "newfstatat")
-	}
+	names = append(names, fstatat(goarch))
 	limited := []seccomp.NameWithConditions{
 		// Memory is written or executed, never both at once: wazero writes its code and then makes it executable.
 		when("mmap", without(2, unix.PROT_WRITE)), when("mmap", without(2, unix.PROT_EXEC)),
@@ -97,7 +93,9 @@ func syscallPolicy(writes bool, pid int, goarch string) seccomp.Policy {
 	if writes {
 		names = append(names, writingCalls[:]...)
 	} else {
-		limited = append(limited, when("openat", without(2, notReading)))
+		limited = append(limited, when("openat", without(2, notReading)),
+			// Seal puts one more filter on all threads, which can only take away, and then this call too.
+			when("seccomp", is(0, unix.SECCOMP_SET_MODE_FILTER), is(1, unix.SECCOMP_FILTER_FLAG_TSYNC)))
 	}
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionErrno,
@@ -105,5 +103,26 @@ func syscallPolicy(writes bool, pid int, goarch string) seccomp.Policy {
 			{Action: seccomp.ActionAllow, Names: names, NamesWithCondtions: limited},
 			{Action: absent, Names: absentCalls[:]},
 		},
+	}
+}
+
+// fstatat is the name of the call that looks at a file by its path. Landlock knows nothing of it.
+func fstatat(goarch string) string {
+	if goarch == "arm64" {
+		return "fstatat"
+	}
+	return "newfstatat"
+}
+
+// sealPolicy is what is taken away when the code is loaded.
+func sealPolicy(goarch string) seccomp.Policy {
+	executable := seccomp.Condition{Argument: 2, Operation: seccomp.BitsSet, Value: unix.PROT_EXEC}
+	return seccomp.Policy{
+		DefaultAction: seccomp.ActionAllow,
+		Syscalls: []seccomp.SyscallGroup{{
+			Action:             seccomp.ActionErrno,
+			Names:              []string{"openat", fstatat(goarch), "seccomp"},
+			NamesWithCondtions: []seccomp.NameWithConditions{when("mmap", executable), when("mprotect", executable)},
+		}},
 	}
 }

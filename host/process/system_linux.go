@@ -24,6 +24,9 @@ func ownGroup() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
+// mainThread reports whether the calling thread is the first one of the process.
+func mainThread() bool { return unix.Gettid() == os.Getpid() }
+
 func killGroup(p *os.Process) {
 	// It can only fail when nothing of the group is left.
 	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)

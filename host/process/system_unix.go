@@ -16,6 +16,9 @@ const maxSocketDir = 103 - len("/plugin-dir4294967295/plugin4294967295")
 // ownGroup puts a process into a group of its own.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
+// mainThread matters on Linux alone.
+func mainThread() bool { return false }
+
 func killGroup(p *os.Process) {
 	// It can only fail when nothing of the group is left.
 	_ = syscall.Kill(-p.Pid, syscall.SIGKILL)

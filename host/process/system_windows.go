@@ -16,6 +16,9 @@ func ownGroup() *syscall.SysProcAttr {
 }
 
 // killGroup ends the process alone; there are no groups to signal.
+// mainThread matters on Linux alone.
+func mainThread() bool { return false }
+
 func killGroup(p *os.Process) {
 	_ = p.Kill() // it fails only when the process has ended
 }

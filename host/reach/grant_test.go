@@ -292,3 +292,66 @@ func TestMissing(t *testing.T) {
 		}
 	}
 }
+
+// FuzzFill fills placeholders with what operators enter. What a permission stands for is allowed and nothing beside it, and an
+// error does not show a configured value.
+func FuzzFill(f *testing.F) {
+	for _, seed := range []struct{ permission, before, after string }{
+		{"tcp://{target}", "db.example:5432", ""},
+		{"https://{target}", "https://Shop.Example/path?q=", "#x"},
+		{"http://{target}:*", "[fd00::1%eth0]:80", ""},
+		{"tls://{config.f}:443", "[::ffff:10.0.0.1]", ""},
+		{"icmp://{config.f}", "10.0.0.1", ""},
+		{"dns://{config.f}", "bücher.example", ":53"},
+		{"dns://{target}", "10.0.0.1", ""},
+		{"udp://{config.f}", "https://u:", "@host/"},
+		{"tcp://{config.f}:1-9", `"],"f":["a`, "\\"},
+	} {
+		f.Add(seed.permission, seed.before, seed.after)
+	}
+	other, err := ParseHost("other.test")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text, before, after string) {
+		p, err := ParsePermission(text)
+		if err != nil || !p.filled() {
+			return
+		}
+		for _, value := range []string{before + after, before + "hush" + after} {
+			config, err := json.Marshal(map[string][]string{p.ConfigField: {value}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			call := Call{Target: value, Config: config}
+			places, err := p.fill(call)
+			if err != nil {
+				if p.ConfigField != "" && strings.Contains(err.Error(), "hush") && !strings.Contains(text, "hush") {
+					t.Errorf("%s: the error shows %q: %v", text, value, err)
+				}
+				continue
+			}
+			grant := Grant{Permissions: []Permission{p}}
+			for _, at := range places {
+				if p.Scheme == "dns" && at.host.Name == "" {
+					continue // nobody can ask for that
+				}
+				access := Access{Scheme: p.Scheme, Host: at.host}
+				if at.ports != nil {
+					access.Port = at.ports[0].Low
+				}
+				if _, err := grant.Decide(call, access, settings()); err != nil {
+					t.Errorf("%s with %q: %v", text, value, err)
+				}
+				_, address, _ := strings.Cut(access.String(), "://")
+				if again, err := ParseAccess(p.Scheme, address); err != nil || again != access {
+					t.Errorf("%s with %q is %s, read as %s, %v", text, value, access, again, err)
+				}
+				access.Host = other
+				if _, err := grant.Decide(call, access, settings()); err == nil && at.host != other {
+					t.Errorf("%s with %q allows %s", text, value, access)
+				}
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 )
@@ -69,19 +70,21 @@ const (
 	maxFiller = 4 << 20
 )
 
-// mergedData gives the data section with neighbours joined into one segment each, with zeros between them, which is what
-// memory begins with. The runtime keeps something for every segment of every instance, and the Go linker makes tens of
-// thousands. Segments that code refers to by number stay as they are. It gives the number of segments too.
+// mergedData gives the data section with neighbours joined into one segment each. Zeros go between them, which is what memory
+// begins with, where no other segment lies. The runtime keeps something for every segment of every instance, and the Go linker
+// makes tens of thousands. Segments that code refers to by number stay as they are. It gives the number of segments too.
 func (l *layout) mergedData() (body []byte, count uint32) {
 	if len(l.stateful) > 0 {
 		return nil, 0
 	}
+	lie := extentsOf(l.data)
 	var merged []segment
 	filler := 0
 	for _, s := range l.data {
 		if n := len(merged); n > 0 && s.active && merged[n-1].active {
 			before := &merged[n-1]
-			if gap := uint64(s.offset) - before.end(); uint64(s.offset) >= before.end() && gap <= maxGap && filler+int(gap) <= maxFiller {
+			from, to := before.end(), uint64(s.offset)
+			if gap := int64(to) - int64(from); gap == 0 || gap > 0 && gap <= maxGap && filler+int(gap) <= maxFiller && lie.free(from, to) {
 				filler += int(gap)
 				if before.raw != nil { // the bytes are still the module's
 					before.bytes, before.raw = slices.Clone(before.bytes), nil
@@ -105,6 +108,33 @@ func (l *layout) mergedData() (body []byte, count uint32) {
 		body = append(body, s.bytes...)
 	}
 	return body, uint32(len(merged))
+}
+
+// extents is where segments lie in memory.
+type extents struct {
+	ordered []extent // by begin; an end is the highest of its segment's and those before it
+	unknown bool     // a segment goes to where nobody knows
+}
+
+type extent struct{ begin, end uint64 }
+
+func extentsOf(data []segment) extents {
+	s := extents{ordered: make([]extent, 0, len(data))}
+	for _, x := range data {
+		s.unknown = s.unknown || !x.active
+		s.ordered = append(s.ordered, extent{uint64(x.offset), x.end()})
+	}
+	slices.SortFunc(s.ordered, func(a, b extent) int { return cmp.Compare(a.begin, b.begin) })
+	for i := 1; i < len(s.ordered); i++ {
+		s.ordered[i].end = max(s.ordered[i].end, s.ordered[i-1].end)
+	}
+	return s
+}
+
+// free reports whether no segment has a byte from one address up to another.
+func (s extents) free(from, to uint64) bool {
+	next, _ := slices.BinarySearchFunc(s.ordered, from, func(a extent, from uint64) int { return cmp.Compare(a.begin, from) })
+	return !s.unknown && (next == 0 || s.ordered[next-1].end <= from) && (next == len(s.ordered) || s.ordered[next].begin >= to)
 }
 
 // appendS32 appends v as a signed LEB128 number.

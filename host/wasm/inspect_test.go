@@ -357,10 +357,10 @@ func TestRewriteJoinsData(t *testing.T) {
 	joined := 0
 	rapid.Check(t, func(t *rapid.T) {
 		g := &guest{}
-		at := 0
+		at := rapid.SampledFrom([]int{0, 300}).Draw(t, "from")
 		n := rapid.IntRange(0, 12).Draw(t, "segments")
 		for range n {
-			at += rapid.SampledFrom([]int{0, 0, 1, 7, maxGap, maxGap + 1, 5000, -3, -200}).Draw(t, "gap")
+			at += rapid.SampledFrom([]int{0, 0, 1, 7, 40, maxGap, maxGap + 1, 5000, -3, -40, -200}).Draw(t, "gap")
 			if rapid.IntRange(0, 40).Draw(t, "elsewhere") == 0 {
 				at = rapid.SampledFrom([]int{65530, -1, -65536}).Draw(t, "at")
 			}
@@ -384,6 +384,41 @@ func TestRewriteJoinsData(t *testing.T) {
 	})
 	if joined == 0 {
 		t.Error("nothing was joined")
+	}
+}
+
+// What lies between two segments may have been written by one before them.
+func TestRewriteKeepsWhatLiesBetween(t *testing.T) {
+	ctx := context.Background()
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+	defer rt.Close(ctx)
+	for name, at := range map[string][]int{
+		"below and above": {100, 50, 120},
+		"over its end":    {100, 102, 20, 110},
+		"joined before":   {100, 104, 20, 60, 110},
+	} {
+		g := &guest{}
+		for _, a := range at {
+			g.data(0, a, "kept")
+		}
+		g.fn("check", 0)
+		l, err := parse(g.bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := l.rewrite()
+		var memory [2]string
+		for i, module := range [][]byte{g.bytes(), again} {
+			m, err := rt.InstantiateWithConfig(ctx, module, wazero.NewModuleConfig().WithName(""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, _ := m.Memory().Read(0, 200)
+			memory[i] = string(all)
+		}
+		if memory[0] != memory[1] {
+			t.Errorf("%s: memory begins as %q, want %q", name, memory[1], memory[0])
+		}
 	}
 }
 
@@ -418,6 +453,10 @@ func corpus() [][]byte {
 		g.elems = append(g.elems, cat(0, konst(0), 0x0b, 1, 0), cat(5, 0x70, 1, 0xd2, 0, 0x0b))
 		g.data(0, 100, "hello")
 		g.data(1, 0, "passive")
+	}), plain(func(g *guest) {
+		for _, at := range []int{100, 50, 120, 124} {
+			g.data(0, at, "data")
+		}
 	})}
 	for _, r := range rememberers() {
 		all = append(all, r.build())
@@ -426,7 +465,7 @@ func corpus() [][]byte {
 }
 
 // FuzzInspect: no bytes make Inspect or the rewriting panic, and what the compiler accepted before the rewriting it
-// accepts after it.
+// accepts after it, with the same memory to begin with.
 func FuzzInspect(f *testing.F) {
 	for _, m := range corpus() {
 		f.Add(m)
@@ -434,12 +473,22 @@ func FuzzInspect(f *testing.F) {
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithMemoryLimitPages(16))
 	f.Cleanup(func() { rt.Close(ctx) })
+	wasi.MustInstantiate(ctx, rt)
 	compile := func(b []byte) error {
 		c, err := rt.CompileModule(ctx, b)
 		if err == nil {
 			c.Close(ctx)
 		}
 		return err
+	}
+	memory := func(b []byte) []byte { // nil when a segment lies outside
+		m, err := rt.InstantiateWithConfig(ctx, b, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			return nil
+		}
+		defer m.Close(ctx)
+		all, _ := m.Memory().Read(0, m.Memory().Size())
+		return slices.Clone(all)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		info, err := Inspect(b, Limits{Memory: 1 << 20})
@@ -460,6 +509,9 @@ func FuzzInspect(f *testing.F) {
 		after, err := Inspect(again, Limits{Memory: 1 << 20})
 		if err != nil || cmp.Diff(info, after) != "" || len(names) > info.Globals {
 			t.Fatalf("after: %+v, %v, before: %+v, %d exports", after, err, info, len(names))
+		}
+		if !bytes.Equal(memory(b), memory(again)) {
+			t.Fatal("memory begins with other bytes after it")
 		}
 	})
 }

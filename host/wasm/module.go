@@ -67,6 +67,9 @@ type Options struct {
 	Shared bool
 	// Engine makes the module, an interpreter, answer calls. Nil is a module that answers them itself. It sets Script.
 	Engine Engine
+	// Loaded is called by New when the code is loaded and none of the module's has run yet; from then on this package opens no
+	// file and makes no memory executable. Its error is New's. Nil is fine.
+	Loaded func() error
 }
 
 // Call is one call of a plugin.
@@ -179,6 +182,11 @@ func (m *Module) load(ctx context.Context, l *layout) (err error) {
 		m.opts.Engine.Imports(env)
 		if _, err := env.Instantiate(ctx); err != nil {
 			return fmt.Errorf("instantiate the functions of the script engine: %w", err)
+		}
+	}
+	if m.opts.Loaded != nil {
+		if err := m.opts.Loaded(); err != nil {
+			return err
 		}
 	}
 	if m.info.Command {

@@ -23,7 +23,7 @@ const (
 
 type eventsIn struct {
 	StrictQuery
-	Types  []string `query:"types" maxItems:"10" doc:"Only these, with commas: state, incident, result, log (for admins). Left out: all."`
+	Types  []string `query:"types" maxItems:"10" doc:"Only these, with commas: state, incident, result, plugin, log (for admins). Left out: all."`
 	LastID string   `header:"Last-Event-ID" maxLength:"100" doc:"Go on after this message; when it is no longer there a reset comes first."`
 }
 
@@ -48,12 +48,20 @@ type ResultEvent struct {
 	At        time.Time `json:"at"`
 }
 
+// PluginEvent says that something about a plugin changed: its build, its grant, its limits, or whether it can be used.
+type PluginEvent struct {
+	Name      string  `json:"name"`
+	Condition string  `json:"condition"` // as in Plugin, or removed
+	Why       *string `json:"why"`       // null when it is ready, or removed
+	Version   *string `json:"version"`   // of the build that runs; null when it is removed
+}
+
 func (a *API) eventRoutes() {
 	handle(a, route{
 		id: "stream-events", method: http.MethodGet, path: "/events", tag: "server", role: monitor.Viewer,
 		summary: "What happens, as it happens",
-		description: "Server-sent events (text/event-stream). The event is the type: state, incident, result, log, reset (read everything " +
-			"anew), lost (this reader was too slow for so many messages); the data is JSON. A comment comes when nothing else does.",
+		description: "Server-sent events (text/event-stream). The event is the type: state, incident, result, plugin (one came, changed " +
+			"or went), log, reset (read everything anew), lost (this reader was too slow for so many messages); the data is JSON. A comment comes when nothing else does.",
 		responses: map[string]*huma.Response{"200": {
 			Description: "A stream of messages.",
 			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: &huma.Schema{Type: huma.TypeString}}},
@@ -184,6 +192,8 @@ func payload(data any) any {
 			MonitorID: d.MonitorID, Status: d.Status.String(), State: d.Condition.String(), LatencyUS: d.Latency.Microseconds(),
 			Message: d.Message, At: d.At.UTC(),
 		}
+	case service.PluginChange:
+		return PluginEvent{Name: d.Name, Condition: string(d.Condition), Why: textOrNil(d.Why), Version: textOrNil(d.Version)}
 	case monitor.Incident:
 		return incidentOf(&d)
 	case monitor.LogLine:

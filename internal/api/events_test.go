@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tocsinhq/tocsin/engine"
+	"github.com/tocsinhq/tocsin/engine/monitor"
 )
 
 // message is one server-sent event; a comment has no type.
@@ -119,6 +122,49 @@ func TestEvents(t *testing.T) {
 	for _, in := range []<-chan message{all, states, resumed, stale} {
 		for range in { // ends when the server ends the stream
 		}
+	}
+}
+
+func TestPluginEvents(t *testing.T) {
+	s := start(t)
+	viewer := s.as(s.newToken("viewer"))
+	all, _ := viewer.listen("/api/v1/events")
+	some, _ := viewer.listen("/api/v1/events?types=state,plugin")
+	others, _ := viewer.listen("/api/v1/events?types=state")
+	for _, in := range []<-chan message{all, some, others} {
+		next(t, in, "retry")
+	}
+	for _, tt := range []struct {
+		change engine.PluginChange
+		want   string
+	}{
+		{
+			engine.PluginChange{Name: "redis", Condition: monitor.PluginWaiting, Why: `nobody has granted "redis" yet`, Version: "1.2.0"},
+			`{"name":"redis","condition":"waiting","why":"nobody has granted \"redis\" yet","version":"1.2.0"}`,
+		},
+		{
+			engine.PluginChange{Name: "redis", Condition: monitor.PluginReady, Version: "1.2.0"},
+			`{"name":"redis","condition":"ready","why":null,"version":"1.2.0"}`,
+		},
+		{
+			engine.PluginChange{Name: "redis", Condition: monitor.PluginRemoved},
+			`{"name":"redis","condition":"removed","why":null,"version":null}`,
+		},
+	} {
+		s.eng.Publish(engine.MessagePlugin, tt.change)
+		for _, in := range []<-chan message{all, some} {
+			if got := next(t, in, "plugin"); got.data != tt.want || got.id == "" {
+				t.Errorf("got %+v, want %s", got, tt.want)
+			}
+		}
+	}
+	s.eng.Publish(engine.MessageState, engine.StateChange{Name: "m"})
+	if m := <-others; m.typ != "state" {
+		t.Errorf("who asked for states got %+v", m)
+	}
+	a := viewer.must(422, viewer.do("GET", "/api/v1/events?types=plugins", ""))
+	if got := a.faults(t)["query.types"]; !strings.Contains(got, "must be one of state, incident, result, plugin") || strings.Contains(got, "log") {
+		t.Errorf("an unknown type: %s", a.text)
 	}
 }
 

@@ -43,8 +43,10 @@ type Options struct {
 	Program []string
 	// Ready is called once the server listens; nil is fine.
 	Ready func(Running)
-	// hosting changes how plugins are run, for tests; nil is fine.
+	// For tests: hosting changes how plugins are run, and bundled is where the demo finds archives of plugins instead of beside
+	// this program. Neither needs to be set.
 	hosting func(*host.Options)
+	bundled string
 }
 
 // Running is a server that has started.
@@ -63,6 +65,7 @@ type server struct {
 	alerts   *alert.Registry
 	plugins  *host.Host
 	engine   *engine.Engine
+	feed     atomic.Pointer[engine.Engine] // engine, once it is there: plugins can change before
 	service  *service.Service
 	api      *api.API
 	front    *front
@@ -181,6 +184,7 @@ func (s *server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.feed.Store(s.engine)
 	s.lines.Attach(func(l monitor.LogLine) bool {
 		s.engine.Publish("log", l)
 		return strings.Contains(l.Attrs, storeMark) || s.store.AppendLog(l)

@@ -413,25 +413,6 @@ func TestProfiler(t *testing.T) {
 	}
 }
 
-// TestDemo starts the demo twice in the same folder. The second start adds nothing and knows the token.
-func TestDemo(t *testing.T) {
-	set := settings(t, map[string]string{"demo": "true", "listen": closedPort(t)})
-	for round := range 2 {
-		in := start(t, set)
-		for _, name := range []string{"own health page", "own port", "localhost by DNS", "heartbeat"} {
-			in.until(name+" is up", func() bool { return in.states()[name] == "up" })
-		}
-		if got := in.states(); len(got) != 6 {
-			t.Errorf("round %d: monitors %v", round, got)
-		}
-		if !strings.Contains(in.stdout.String(), "TOCSIN_TOKEN="+testToken) {
-			t.Errorf("round %d: no token in:\n%s", round, in.stdout)
-		}
-		in.stop()
-		set.AdminToken = ""
-	}
-}
-
 // TestFlakyPage walks through a minute of the demo's page.
 func TestFlakyPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -23,7 +24,8 @@ import (
 )
 
 // The demo watches things that are on every machine and need no network: the server itself, the loopback interface, a name
-// server and a heartbeat of its own, and a page that fails for 20 s of each minute, so that there is something to see.
+// server and a heartbeat of its own, and a page that fails for 20 s of each minute, so that there is something to see. A
+// GraphQL server with one answer is there for whoever tries a plugin.
 const (
 	demoCycle   = time.Minute
 	demoFailsAt = 20 * time.Second
@@ -31,16 +33,20 @@ const (
 	demoBeat    = 5 * time.Second
 	demoTimeout = 10 * time.Second // of one step of setting it up
 
-	flakyPath = "/demo/flaky"
-	hookPath  = "/demo/hook"
+	flakyPath   = "/demo/flaky"
+	hookPath    = "/demo/hook"
+	graphQLPath = "/demo/graphql"
+	smsPath     = "/demo/sms"
 )
 
 // demo is what the demo runs beside the server.
 type demo struct {
 	*server
-	dns  net.PacketConn
-	push string // where the heartbeat is sent
-	http *http.Client
+	dns     net.PacketConn
+	push    string // where the heartbeat is sent
+	http    *http.Client
+	fresh   bool   // there was no monitor before
+	channel string // name of the one that its monitors use
 }
 
 // demoHandler serves the demo's page and its receiver of notifications beside the API.
@@ -66,6 +72,12 @@ func (s *server) demoHandler(next http.Handler) http.Handler {
 			"text", sdk.CleanText(n.Text, 300))
 		w.WriteHeader(http.StatusNoContent)
 	}
+	graphQL := func(w http.ResponseWriter) { // whatever it is asked
+		w.Header().Set("Content-Type", "application/json")
+		if _, err := io.WriteString(w, `{"data":{"__typename":"Query","shop":{"open":true}}}`+"\n"); err != nil {
+			s.log.Debug("the demo's GraphQL answer was not read to its end", "error", err)
+		}
+	}
 	// Not a ServeMux: it would redirect unclean paths, which the API answers itself.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method + " " + r.URL.Path {
@@ -73,6 +85,10 @@ func (s *server) demoHandler(next http.Handler) http.Handler {
 			flaky(w)
 		case http.MethodPost + " " + hookPath:
 			hook(w, r)
+		case http.MethodPost + " " + graphQLPath:
+			graphQL(w)
+		case http.MethodPost + " " + smsPath:
+			s.sms(w, r)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -91,7 +107,7 @@ func (s *server) startDemo(ctx context.Context, token *string) (*demo, error) {
 	if d.dns, err = lc.ListenPacket(ctx, "udp", s.front.address()); err != nil {
 		s.log.Warn("the demo's name server cannot listen, so its monitor will be down", "error", err)
 	}
-	ctx = service.WithPrincipal(ctx, service.Principal{Name: "demo", Role: monitor.Admin})
+	ctx = service.WithPrincipal(ctx, d.principal())
 	if err := d.seed(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up the demo: %w", err), d.close())
 	}
@@ -106,6 +122,11 @@ func (s *server) startDemo(ctx context.Context, token *string) (*demo, error) {
 	}
 	d.greet(*token)
 	return d, nil
+}
+
+// principal is who the demo is to the service.
+func (*demo) principal() service.Principal {
+	return service.Principal{Name: "demo", Role: monitor.Admin}
 }
 
 func (d *demo) close() error {
@@ -149,8 +170,9 @@ func (d *demo) seed(ctx context.Context) error {
 		}
 		channels = append(channels, service.ChannelView{Channel: monitor.Channel{Name: "demo"}})
 	}
+	d.fresh, d.channel = true, channels[0].Name
 	for _, in := range d.monitors() {
-		in.Channels = []string{channels[0].Name}
+		in.Channels = []string{d.channel}
 		in.Labels = map[string]string{"demo": "true"}
 		if _, err := d.service.CreateMonitor(ctx, in); err != nil {
 			return fmt.Errorf("add the monitor %s: %w", in.Name, err)
@@ -173,7 +195,7 @@ func (d *demo) monitors() []service.MonitorInput {
 	at := d.front.address()
 	every := func(t time.Duration) *time.Duration { return &t }
 	return []service.MonitorInput{
-		{Name: "flaky page", Kind: "http", Target: d.front.url() + flakyPath, Interval: every(2 * time.Second), Retries: 1, RetryInterval: every(time.Second), Assert: []string{"json.ok == true"}},
+		{Name: flakyName, Kind: "http", Target: d.front.url() + flakyPath, Interval: every(2 * time.Second), Retries: 1, RetryInterval: every(time.Second), Assert: []string{"json.ok == true"}},
 		{Name: "own health page", Kind: "http", Target: d.front.url() + "/healthz", Interval: every(5 * time.Second)},
 		{Name: "own port", Kind: "tcp", Target: at, Interval: every(5 * time.Second)},
 		{Name: "loopback", Kind: "icmp", Target: "127.0.0.1", Interval: every(5 * time.Second)},
@@ -199,7 +221,7 @@ func (d *demo) findHeartbeat(ctx context.Context) error {
 	return nil
 }
 
-// run sends the heartbeat and answers DNS queries until ctx ends.
+// run adds plugins to a new demo, and sends the heartbeat and answers DNS queries until ctx ends.
 func (d *demo) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		if err := d.close(); err != nil {
@@ -207,18 +229,19 @@ func (d *demo) run(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		d.answer()
-	}()
+	var beside sync.WaitGroup
+	beside.Go(d.answer)
+	if d.fresh {
+		// Compiling them takes a while, and the demo can be looked at without.
+		beside.Go(func() { d.addPlugins(service.WithPrincipal(ctx, d.principal())) })
+	}
 	ticker := time.NewTicker(demoBeat)
 	defer ticker.Stop()
 	for {
 		d.beat(ctx)
 		select {
 		case <-ctx.Done():
-			<-answered
+			beside.Wait()
 			return nil
 		case <-ticker.C:
 		}
@@ -312,6 +335,7 @@ Tocsin runs at %[1]s and watches this machine. In another terminal:
   export TOCSIN_URL=%[1]s
   export TOCSIN_TOKEN=%[2]s
   bin/tocsin monitor list
+  bin/tocsin plugin list
   curl -s -H "Authorization: Bearer $TOCSIN_TOKEN" $TOCSIN_URL/api/v1/monitors
   curl -sN -H "Authorization: Bearer $TOCSIN_TOKEN" $TOCSIN_URL/api/v1/events
 

@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"github.com/tocsinhq/tocsin/engine"
 	"github.com/tocsinhq/tocsin/engine/alert"
 	"github.com/tocsinhq/tocsin/engine/check"
+	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
 	"github.com/tocsinhq/tocsin/host"
 	"github.com/tocsinhq/tocsin/host/broker"
@@ -29,7 +31,7 @@ func (s *server) openPlugins(ctx context.Context) error {
 	o := host.Options{
 		Dir: filepath.Join(set.Data, "plugins"), Records: s.store, Program: s.Program,
 		Policy: netpolicy.Policy{Allow: set.PluginAllow, Setting: "plugins.allow_addresses"},
-		Ping:   s.ping, AllowDegraded: set.PluginDegraded, Taken: s.taken, Changed: s.offer, Log: s.log,
+		Ping:   s.ping, AllowDegraded: set.PluginDegraded, Taken: s.taken, Changed: s.changed, Log: s.log,
 	}
 	if s.hosting != nil {
 		s.hosting(&o)
@@ -60,6 +62,20 @@ func (s *server) taken(name string, _ []string) string {
 		return fmt.Sprintf("its name %q is that of a built-in provider; a plugin must have another", name)
 	}
 	return ""
+}
+
+// changed follows a plugin that changed, and tells who listens.
+func (s *server) changed(name string) {
+	s.offer(name)
+	e := s.feed.Load()
+	if e == nil {
+		return // while the server starts nobody listens
+	}
+	p, err := s.plugins.Plugin(name)
+	if err != nil {
+		p = monitor.InstalledPlugin{Condition: monitor.PluginRemoved}
+	}
+	e.Publish(engine.MessagePlugin, engine.PluginChange{Name: name, Condition: p.Condition, Why: p.Why, Version: p.Active.Version})
 }
 
 // offer makes the kind and the provider of a plugin what the plugin is now.

@@ -64,6 +64,7 @@ type (
 	Message      = engine.Message
 	StateChange  = engine.StateChange
 	Seen         = engine.Seen
+	PluginChange = engine.PluginChange
 	Subscription = engine.Subscription
 	Current      = engine.Current
 )
@@ -73,6 +74,7 @@ const (
 	MessageState    = engine.MessageState
 	MessageIncident = engine.MessageIncident
 	MessageResult   = engine.MessageResult
+	MessagePlugin   = engine.MessagePlugin
 	MessageLog      = engine.MessageLog
 	MessageReset    = engine.MessageReset
 	MessageLost     = engine.MessageLost
@@ -81,7 +83,7 @@ const (
 // EventTypes lists the types of message that who asks may read: log lines are for admins, for they say who did what and
 // from where.
 func EventTypes(ctx context.Context) []string {
-	types := []string{engine.MessageState, engine.MessageIncident, engine.MessageResult}
+	types := []string{engine.MessageState, engine.MessageIncident, engine.MessageResult, engine.MessagePlugin}
 	if Can(ctx, monitor.Admin) {
 		types = append(types, engine.MessageLog)
 	}

@@ -91,11 +91,11 @@ function judge(response, answer, config) {
   if (errors.length > 0) {
     return { status: "degraded", message: told(errors) };
   }
-  const took = Math.round(response.timing_us.total / 1000);
-  if (took > config.max_latency_ms) {
-    return { status: "degraded", message: `answered in ${took} ms, more than ${config.max_latency_ms} ms` };
+  // A message that is the same from check to check is stored once. How long it took is in the latency.
+  if (Math.round(response.timing_us.total / 1000) > config.max_latency_ms) {
+    return { status: "degraded", message: `slower than ${config.max_latency_ms} ms` };
   }
-  return { status: "up", message: `answered in ${took} ms` };
+  return { status: "up", message: "answered without errors" };
 }
 
 function told(errors) {

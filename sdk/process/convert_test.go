@@ -223,3 +223,43 @@ func FuzzCheckResponse(f *testing.F) {
 		}
 	})
 }
+
+// FuzzNotifyResponse reads what any process may send.
+func FuzzNotifyResponse(f *testing.F) {
+	for _, p := range []*proto.NotifyResponse{
+		{}, {Error: &proto.Failure{Message: "m\n", Permanent: true, RetryAfterMs: 5}}, {Error: &proto.Failure{RetryAfterMs: -1}},
+	} {
+		data, err := protobuf.Marshal(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p proto.NotifyResponse
+		if protobuf.Unmarshal(data, &p) != nil {
+			return
+		}
+		got, err := NotifyResponseFromProto(&p)
+		if err != nil {
+			if got.Err != nil || err.Error() == "" {
+				t.Errorf("%v with %q", got.Err, err)
+			}
+			return
+		}
+		if (got.Err == nil) != (p.GetError() == nil) {
+			t.Fatalf("%v becomes %v", &p, got.Err)
+		}
+		if got.Err == nil {
+			return
+		}
+		text := got.Err.Error()
+		if text == "" || len(text) > sdk.MaxMessage || sdk.CleanText(text, sdk.MaxMessage) != text || sdk.RetryDelay(got.Err) < 0 {
+			t.Errorf("%q, again in %v", text, sdk.RetryDelay(got.Err))
+		}
+		again, err := NotifyResponseFromProto(NotifyResponseToProto(got))
+		if err != nil || again.Err == nil || again.Err.Error() != text || sdk.IsPermanent(again.Err) != sdk.IsPermanent(got.Err) || sdk.RetryDelay(again.Err) != sdk.RetryDelay(got.Err) {
+			t.Errorf("%v is told again as %v, %v", got.Err, again.Err, err)
+		}
+	})
+}

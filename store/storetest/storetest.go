@@ -55,6 +55,8 @@ type Judged interface {
 	Record(ctx context.Context, t monitor.Transition) error
 	States(ctx context.Context) ([]monitor.State, error)
 	Last(ctx context.Context) (map[uint32]monitor.Sample, error)
+	Opaques(ctx context.Context) (map[uint32]monitor.Opaque, error)
+	PutOpaque(o monitor.Opaque) bool
 }
 
 // History is what is read of samples.
@@ -130,6 +132,7 @@ func Run(t *testing.T, open func(t *testing.T, c Config) Store) {
 		{"plugins", testPlugins},
 		{"samples", testSamples},
 		{"messages", testMessages},
+		{"states of checkers", testOpaques},
 		{"bars", testBars},
 		{"sums", testSums},
 		{"recounts", testRecounts},

@@ -432,6 +432,7 @@ func calls(b *bench) map[string]func(ctx context.Context) error {
 		},
 		"Record":  func(ctx context.Context) error { return b.Record(ctx, monitor.Transition{}) },
 		"States":  func(ctx context.Context) error { _, err := b.States(ctx); return err },
+		"Opaques": func(ctx context.Context) error { _, err := b.Opaques(ctx); return err },
 		"Samples": func(ctx context.Context) error { _, err := b.Samples(ctx, monitor.SampleQuery{Series: 1}); return err },
 		"Buckets": func(ctx context.Context) error {
 			_, err := b.Buckets(ctx, monitor.BucketQuery{Series: 1, From: now.Add(-time.Hour), To: now, Step: time.Minute})
@@ -485,7 +486,8 @@ func testClosed(t *testing.T, b *bench) {
 	if err := b.CreateChannel(t.Context(), &monitor.Channel{ID: "x", Name: "x"}); !errors.Is(err, monitor.ErrClosed) {
 		t.Errorf("a write to a closed store: %v", err)
 	}
-	if b.Append(sample(1, b.now(), sdk.Up, "")) || b.AppendLog(monitor.LogLine{}) || b.PutHealth(monitor.Health{}) || b.TouchToken("x", b.now()) {
+	if b.Append(sample(1, b.now(), sdk.Up, "")) || b.AppendLog(monitor.LogLine{}) || b.PutHealth(monitor.Health{}) || b.TouchToken("x", b.now()) ||
+		b.PutOpaque(monitor.Opaque{Series: 1, State: "s"}) {
 		t.Error("a closed store takes writes")
 	}
 }

@@ -10,6 +10,12 @@ const (
 	CompileWord = "plugin-compiler"
 )
 
+// Exit statuses of a child whose plugin is not at fault. The last line that it writes says more.
+const (
+	WallExit = 3 // required layers of its sandbox are missing, which the line lists
+	FileExit = 4 // a file could not be read or written
+)
+
 // Descriptors that a runner inherits besides the standard three.
 const (
 	BrokerFD = 3 // the runner's end of the broker's socket
@@ -25,16 +31,16 @@ type Setup struct {
 	Memory int64  `json:"memory"`           // bytes of one instance
 	Calls  int    `json:"calls"`            // at the same time
 	TLS    bool   `json:"tls,omitempty"`    // connections with TLS may be granted, so roots are needed
-	Shared bool   `json:"shared,omitempty"` // instances are used again without a reset
 	Parent int    `json:"parent"`           // pid of the server
 	// AllowDegraded starts the plugin although a required layer of the wall is missing.
 	AllowDegraded bool `json:"allow_degraded,omitempty"`
 }
 
-// Hello is what a runner tells the host through the broker once it is confined, before it loads the module, and again when
-// it has loaded it or failed.
+// Hello is what a runner tells the host through the broker. The first one has the sandbox: it comes when the wall is up, the
+// code is loaded, and none of it has run. A second and last one says that the code is ready. When it cannot start, the
+// one that says why is the last.
 type Hello struct {
-	Sandbox confine.Report `json:"sandbox"`
+	Sandbox confine.Report `json:"sandbox,omitzero"`
 	Ready   bool           `json:"ready,omitempty"`
 	Failed  string         `json:"failed,omitempty"` // why it ends: one line, the plugin's fault or the system's
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"unsafe"
 
@@ -68,6 +69,62 @@ func attack(job Job, list *[]Attempt) {
 	processes(ppid, pid, do, wild)
 	system(do, wild)
 	old(do, wild)
+	if job.Seal {
+		loading(job, do)
+	}
+}
+
+// loading is what a process that loads its code may, and a sealed one may not.
+func loading(job Job, do func(string, func() error)) {
+	for _, name := range []string{"file", "folder", "folder/inside"} {
+		do("sealed: open "+name, call(unix.SYS_OPENAT, at, filepath.Join(job.Dir, name), unix.O_RDONLY, 0))
+	}
+	do("sealed: look at a file", func() error {
+		var stat unix.Stat_t
+		return unix.Fstatat(at, job.Dir+"/secret", &stat, 0)
+	})
+	do("sealed: look at a descriptor by path", func() error {
+		var stat unix.Stat_t
+		return unix.Fstatat(0, "", &stat, unix.AT_EMPTY_PATH)
+	})
+	do("sealed: map code", func() error {
+		_, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_ANON|unix.MAP_PRIVATE)
+		return err
+	})
+	do("sealed: map code of a file in memory", func() error {
+		fd, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Ftruncate(fd, 4096); err != nil {
+			return err
+		}
+		_, err = unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
+		return err
+	})
+	do("sealed: make code of data", func() error {
+		b, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		return unix.Mprotect(b, unix.PROT_READ|unix.PROT_EXEC)
+	})
+	do("sealed: make code writable", func() error {
+		// The page of a function is mapped from the program, so that a copy of it would be this process's alone.
+		page := reflect.ValueOf(loading).Pointer() &^ 4095
+		return call(unix.SYS_MPROTECT, int(page), 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC)()
+	})
+	do("sealed: one more filter", func() error {
+		code := []unix.SockFilter{{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW}}
+		prog := unix.SockFprog{Len: 1, Filter: &code[0]}
+		return call(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, unsafe.Pointer(&prog))()
+	})
+	do("sealed: a filter that asks", func() error {
+		code := []unix.SockFilter{{Code: unix.BPF_RET, K: unix.SECCOMP_RET_ALLOW}}
+		prog := unix.SockFprog{Len: 1, Filter: &code[0]}
+		return call(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, unsafe.Pointer(&prog))()
+	})
 }
 
 func sockets(job Job, do func(string, func() error)) {
@@ -110,7 +167,7 @@ func files(job Job, ppid int, do, wild func(string, func() error)) {
 		job.Dir, job.Dir + "/secret", job.Dir + "/folder/link", job.Dir + "/folder/../secret", job.Dir + "/writable/../secret", "/proc/self/root" + job.Dir + "/secret",
 		job.Sockets, job.Sockets + "/s",
 	} {
-		if _, err := os.Lstat(path); err != nil {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 			continue // not in this system; what is not there is no attempt
 		}
 		do("open "+path, call(unix.SYS_OPENAT, at, path, unix.O_RDONLY|unix.O_NONBLOCK, 0))
@@ -126,7 +183,7 @@ func files(job Job, ppid int, do, wild func(string, func() error)) {
 		dirs = append(dirs, "/tmp", "/dev/shm", "/", "/etc", "/var/tmp", "/proc/self")
 	}
 	for _, dir := range dirs {
-		if _, err := os.Stat(dir); err != nil {
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		x := dir + "/tocsin-prisoner"

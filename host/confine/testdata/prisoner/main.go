@@ -26,6 +26,7 @@ type Job struct {
 	Dir      string   // with: secret, folder/inside, folder/link → secret, file, writable/, sockets/
 	Sockets  string   // a short path for sockets
 	Reckless bool     // also what would do harm if it succeeded
+	Seal     bool     // the child seals itself
 }
 
 // Result is what the child says.
@@ -98,6 +99,9 @@ func child(job Job) (r Result) {
 	if err != nil {
 		r.Error = err.Error()
 		return r
+	}
+	if job.Seal {
+		r.Report = confine.Seal(job.Policy, r.Report)
 	}
 	ready()
 	switch job.Mode {

@@ -1,0 +1,4 @@
+CREATE TABLE opaques (
+  series INTEGER PRIMARY KEY REFERENCES monitors (series) ON DELETE CASCADE,
+  state BLOB NOT NULL
+);
