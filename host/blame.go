@@ -146,38 +146,36 @@ func (p *plugin) runnerFor(id string) (*child, error) {
 	return c, nil
 }
 
-// failedStart notes a runner that never was ready.
-func (p *plugin) failedStart(c *child, err error) {
-	if cause := c.ending(); errors.Is(cause, errStopping) || errors.Is(cause, errRetired) {
-		p.mu.Lock()
-		p.drop(c)
-		p.mu.Unlock()
-		return // nobody wanted it any more
-	}
-	var broken *brokenError
-	layers := c.layers()
+// failedStart notes a runner that never was ready. What it returns tells of that, and may take its time.
+func (p *plugin) failedStart(c *child, err error) (say func()) {
+	quiet := func() {}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.drop(c)
+	if cause := c.ending(); errors.Is(cause, errStopping) || errors.Is(cause, errRetired) {
+		return quiet // nobody wanted it any more
+	}
 	if s := p.apart[c.apart]; s != nil {
 		s.back.fail(time.Now(), err, 0)
 	} else {
 		p.failed.fail(time.Now(), err, 0)
 	}
-	if len(layers) > 0 {
+	if layers := c.layers(); len(layers) > 0 {
 		p.sandbox = layers
 	}
+	var broken *brokenError
 	isBroken := errors.As(err, &broken)
 	if isBroken {
 		p.broken = err.Error()
 	}
-	trial := p.trial
-	p.mu.Unlock()
-	if trial {
-		return // whoever tries it is told
+	if p.trial {
+		return quiet // whoever tries it is told
 	}
-	p.host.log.Error("a plugin could not be started", "plugin", p.name, "error", err)
-	if isBroken {
-		p.host.changed(p.name)
+	return func() {
+		p.host.log.Error("a plugin could not be started", "plugin", p.name, "error", err)
+		if isBroken {
+			p.host.changed(p.name)
+		}
 	}
 }
 

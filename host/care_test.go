@@ -153,6 +153,23 @@ func TestMemoryOfSeveral(t *testing.T) {
 	}
 }
 
+// A runner that takes no more calls is still held to its limit.
+func TestRetiredRunnerIsWeighed(t *testing.T) {
+	t.Parallel()
+	e := newEscaped(t, nil)
+	e.install(e.both("x"))
+	c, done := e.runner("x"), make(chan error)
+	go func() { done <- e.notify(t.Context(), "x", escapeJob{Do: "stuck"}) }()
+	c.entered(t, 1)
+	if _, err := e.SetLimits(t.Context(), "x", sdk.Limits{Concurrency: 2}); err != nil {
+		t.Fatal(err)
+	}
+	c.limit.Store(1)
+	if err := <-done; !errors.Is(err, errMemory) {
+		t.Errorf("its call: %v", err)
+	}
+}
+
 // What a crash writes may hold secrets of any call that was under way.
 func TestSecretInACrash(t *testing.T) {
 	t.Parallel()
@@ -183,8 +200,22 @@ func TestChangesBesideCalls(t *testing.T) {
 	t.Parallel()
 	e := newEscaped(t, nil)
 	e.install(e.plugin("x"))
+	p, err := e.lookup("x")
+	if err != nil {
+		t.Fatal(err)
+	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				p.failed.succeed() // as every call does that ends well
+			}
+		}
+	})
 	for range 4 {
 		wg.Go(func() {
 			for {
@@ -613,4 +644,24 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	e.mustCheck("x", e.job(escapeJob{}))
+}
+
+func TestTail(t *testing.T) {
+	t.Parallel()
+	var said tail
+	for i := range 1000 {
+		if n, err := fmt.Fprintf(&said, "%s%d\n", strings.Repeat("x", i*37%20_000), i); n == 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		if len(said.kept) > maxTail {
+			t.Fatalf("it keeps %d bytes", len(said.kept))
+		}
+		if line := said.lastLine(); len(line) > sdk.MaxMessage || i*37%20_000 < 100 && !strings.HasSuffix(line, fmt.Sprint("x", i)) && i > 0 {
+			t.Fatalf("its last line is %q", line)
+		}
+	}
+	fmt.Fprint(&said, "\x1b[31mred\x00\n\n")
+	if line := said.lastLine(); line != "[31mred" {
+		t.Errorf("its last line is %q", line)
+	}
 }

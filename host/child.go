@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -105,9 +106,10 @@ func (p *plugin) start(apart string) *child {
 func (c *child) live(ctx context.Context, setup runner.Setup, m Manifest) {
 	c.fault = c.launch(ctx, setup, m)
 	if c.fault != nil {
-		c.p.failedStart(c, c.fault)
+		say := c.p.failedStart(c, c.fault)
 		close(c.over)
 		close(c.started)
+		say()
 		return
 	}
 	c.p.watched(c)
@@ -138,7 +140,7 @@ func (c *child) launch(ctx context.Context, setup runner.Setup, m Manifest) erro
 	if err != nil {
 		return fmt.Errorf("make the sockets of the broker: %w", err)
 	}
-	defer theirs.Close()
+	defer theirs.Close() // again, after an error before the process was started
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	server := broker.NewServer(broker.ServerOptions{
@@ -159,29 +161,49 @@ func (c *child) launch(ctx context.Context, setup runner.Setup, m Manifest) erro
 		Env: childEnv(), Files: []*os.File{theirs, h.life}, SocketDir: h.sockets, StartTimeout: startTimeout, Log: h.log,
 		Configure: func(cmd *exec.Cmd) { h.spaces.Prepare(cmd.SysProcAttr) },
 	})
+	theirs.Close() //nolint:errcheck // the process has its own
 	if err == nil {
-		err = c.accept(ctx)
-		if err != nil {
-			c.proc.Kill()
-			<-c.proc.Done()
+		if err = c.accept(ctx); err == nil {
+			return nil
 		}
-		return err
+		c.proc.Kill()
+		<-c.proc.Done()
+	}
+	// What the process told last is still to be read. Then its end is read, since nobody else holds the other side.
+	timer := time.NewTimer(endTimeout)
+	defer timer.Stop()
+	select {
+	case <-served:
+	case <-timer.C:
 	}
 	closeErr := conn.Close()
 	<-served
+	if errors.Is(closeErr, net.ErrClosed) {
+		closeErr = nil
+	}
+	return errors.Join(c.whyNot(ctx, err), closeErr)
+}
+
+// whyNot says why a start failed: what the runner told, if it did.
+func (c *child) whyNot(ctx context.Context, err error) error {
 	missing := c.missing()
 	c.mu.Lock()
-	failed := c.failed
+	failed, cause := c.failed, c.cause
 	c.mu.Unlock()
+	var broken *brokenError
 	switch {
-	case failed != "" && len(missing) > 0 && !h.opts.AllowDegraded:
-		err = sandboxError(missing)
+	case errors.Is(cause, errRogue):
+		return cause
+	case failed != "" && len(missing) > 0 && !c.p.host.opts.AllowDegraded:
+		return sandboxError(missing)
 	case failed != "":
-		err = errors.New(failed)
+		return errors.New(failed)
+	case errors.As(err, &broken):
+		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("it was not ready within %s", startTimeout)
+		return fmt.Errorf("it was not ready within %s", startTimeout)
 	}
-	return errors.Join(err, closeErr)
+	return err
 }
 
 // childEnv is the whole environment of a child: nothing of the server's but the place of the system's certificates.

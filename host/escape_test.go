@@ -347,6 +347,9 @@ func TestEscapeeReachesNothing(t *testing.T) {
 	if err != nil || v.Condition != monitor.PluginReady || v.Degraded || v.Usage.Kills > 0 || len(v.Sandbox) != 11 || v.Usage.Denied < 50 {
 		t.Errorf("%+v, error %v", v, err)
 	}
+	if score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", e.runner("escapee").proc.Pid())); err != nil || string(score) != "1000\n" {
+		t.Errorf("when memory is short it is ended by %q, error %v", score, err)
+	}
 	for _, l := range v.Sandbox {
 		if !l.Holds {
 			t.Errorf("layer %s does not hold: %s", l.Name, l.Detail)
@@ -632,8 +635,8 @@ func TestLyingRunner(t *testing.T) {
 		"handshake": {want: "it listens on tcp \"127.0.0.1:1\", not on a socket in its folder"},
 		"version":   {want: "99"},
 		"silence":   {want: "it was not ready within 10s"},
-		"first":     {want: "it does not start: "},
-		"layers":    {without: "without=seccomp", want: "it does not start: ", degraded: true},
+		"first":     {want: "it does not start: did what no runner does"},
+		"layers":    {without: "without=seccomp", want: "it does not start: did what no runner does", degraded: true},
 		"compiler":  {want: "compiling it took longer than 2s"},
 	} {
 		t.Run(lie, func(t *testing.T) {

@@ -244,10 +244,9 @@ func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
 	h.spaces.Prepare(cmd.SysProcAttr)
 	cmd.Cancel = func() error { return killGroup(cmd.Process) }
 	cmd.WaitDelay = time.Second
-	if err := h.spawner.Start(cmd); err != nil {
-		return fmt.Errorf("start the compiler of plugins: %w", err)
+	if err = h.spawner.Start(cmd); err == nil {
+		err = cmd.Wait()
 	}
-	err = cmd.Wait()
 	last := said.lastLine()
 	switch {
 	case err == nil:
@@ -256,6 +255,8 @@ func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
 		return fmt.Errorf("compile plugin %s: %w", m.Name, ctx.Err())
 	case h.ctx.Err() != nil:
 		return fmt.Errorf("compile plugin %s: %w", m.Name, errStopping)
+	case cmd.Process == nil:
+		return fmt.Errorf("start the compiler of plugins: %w", err)
 	case limited.Err() != nil:
 		return inArchive(fmt.Errorf("compiling it took longer than %s, so it was stopped", h.opts.CompileTimeout))
 	case cmd.ProcessState.ExitCode() == runner.WallExit:

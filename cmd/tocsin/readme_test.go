@@ -8,6 +8,7 @@ import (
 // numbers, ids, times and the spaces of tables may differ.
 func TestReadme(t *testing.T) {
 	page := readPage(t, "../../README.md")
+	withoutC(t, &page)
 	if len(page.steps) < 12 {
 		t.Fatalf("the README has only %d commands", len(page.steps))
 	}

@@ -88,7 +88,7 @@ func rules() []rule {
 		},
 		{
 			"internal/cli",
-			[]string{"sdk", "engine/check", "engine/monitor", "engine/netpolicy", "host", "host/*"},
+			[]string{"sdk", "engine/check", "engine/monitor", "engine/netpolicy", "engine/schema", "host", "host/*"},
 			[]string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"},
 			"the command line talks to the API over HTTP as anyone does; the server it starts is handed in",
 		},

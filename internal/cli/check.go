@@ -36,8 +36,17 @@ func (a *app) check() *cobra.Command {
 		"serve as a monitoring plugin. Each kind has flags of its own: tocsin check http --help."
 	cmd.Example = "  tocsin check http https://example.com --assert 'latency < 300ms'\n  tocsin check dns example.com --type MX"
 	registry := check.NewRegistry(check.Options{})
+	var kinds []string
 	for _, kind := range registry.Kinds() {
 		cmd.AddCommand(a.checkKind(kind))
+		kinds = append(kinds, kind.Name)
+	}
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return usage("no kind %q is built in; there is %s. A plugin is tried with tocsin plugin run DIR, and one that is installed "+
+			"checks for a monitor: tocsin monitor add NAME %s TARGET", args[0], strings.Join(kinds, ", "), args[0])
 	}
 	cmd.RunE = func(*cobra.Command, []string) error { return usage("KIND and TARGET are missing") }
 	return cmd

@@ -105,6 +105,11 @@ func (p *pluginJSON) may() []askJSON {
 	return list
 }
 
+// refused lists what the plugin asked for and was not granted.
+func (p *pluginJSON) refused() []askJSON {
+	return slices.DeleteFunc(slices.Clone(p.Asks), func(ask askJSON) bool { return ask.Granted })
+}
+
 // waits reports whether a build waits for a grant.
 func (p *pluginJSON) waits() bool { return p.Pending != nil || p.Grant == nil }
 

@@ -52,6 +52,13 @@ func (s *pluginServer) answer(w http.ResponseWriter, r *http.Request) {
 		s.sent, s.media = append(s.sent, string(body)), r.Header.Get("Content-Type")
 	}
 	grant := func() {
+		var only struct{ Permissions []string }
+		if json.Unmarshal(body, &only) == nil && only.Permissions != nil { // the first is granted, whatever it is
+			s.fields["condition"], s.fields["why"] = "ready", nil
+			s.fields["grant"] = map[string]any{"permissions": []string{"tcp://{target}"}, "allow_private": false, "at": time.Now(), "by": "ops"}
+			s.fields["asks"].([]any)[0].(map[string]any)["granted"] = true
+			return
+		}
 		s.fields["condition"], s.fields["why"] = "ready", nil
 		s.fields["grant"] = map[string]any{"permissions": []string{"tcp://{target}", "tcp://10.0.0.2:2"}, "allow_private": false, "at": time.Now(), "by": "ops"}
 		asks, _ := s.fields["asks"].([]any)
@@ -121,7 +128,7 @@ func TestPluginCommands(t *testing.T) {
 		{args: "install " + file + " --grant", asked: "POST ?grant=true", sent: "the archive", says: "Plugin redis 1.2.0 may\n  • open TCP connections to the monitor's target\n    tcp://{target}\n    its author says: talks to the server\n  • reach tcp://10.0.0.2:2\n"},
 		{args: "install " + file + " --grant --allow-private", asked: "POST ?allow_private=true&grant=true", sent: "the archive", says: "may\n"},
 		{args: "install " + file + " --allow-private", code: 2, err: "give --grant as well"},
-		{args: "install " + file + " --yes", asked: "POST , POST /redis/grant", sent: `the archive|{"allow_private":false,"digest":"d1"}`, says: "It asks to\n  • open TCP"},
+		{args: "install " + file + " --yes", asked: "POST , POST /redis/grant", sent: `the archive|{"allow_private":false,"digest":"d1"}`, says: "tcp://10.0.0.1:1\n\ngranted that to plugin redis 1.2.0\n"},
 		{args: "install " + file + " --yes --allow-private", asked: "POST , POST /redis/grant", sent: `the archive|{"allow_private":true,"digest":"d1"}`},
 		{args: "install /nosuch/file", code: 1, err: "read the plugin: "},
 		{args: "install /dev/null", code: 1, err: "neither a file nor a directory"},
@@ -130,6 +137,7 @@ func TestPluginCommands(t *testing.T) {
 		{
 			args: "grant redis --only tcp://{target} --only x --allow-private", asked: "GET /redis, POST /redis/grant",
 			sent: `{"allow_private":true,"digest":"d1","permissions":["tcp://{target}","x"]}`,
+			says: "    its author says: talks to the server\n\nIt may not\n  • open TCP connections to 10.0.0.1 (in a private network)\n    tcp://10.0.0.1:1\n",
 		},
 		{args: "grant nosuch", asked: "GET /nosuch", code: 1, err: `there is no plugin named "nosuch"`},
 		{args: "enable redis", asked: "POST /redis/enable", says: "enabled plugin redis 1.2.0; it is waiting: nobody has granted what it asks for\n"},
@@ -148,6 +156,9 @@ func TestPluginCommands(t *testing.T) {
 		r := s.run(t, strings.Fields(tt.args)...)
 		if r.code != tt.code || !strings.Contains(r.stdout, tt.says) || !strings.Contains(r.stderr, tt.err) || tt.err == "" && r.stderr != "" {
 			t.Errorf("%s: exit code %d\n%s%s", tt.args, r.code, r.stdout, r.stderr)
+		}
+		if said := strings.Count(r.stdout, "tcp://{target}"); said > 1 || strings.HasPrefix(r.stdout, "\n") {
+			t.Errorf("%s: a permission is said %d times:\n%s", tt.args, said, r.stdout)
 		}
 		if got := strings.Join(s.asked, ", "); got != tt.asked {
 			t.Errorf("%s: asked %s, want %s", tt.args, got, tt.asked)

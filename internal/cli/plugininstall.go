@@ -117,6 +117,9 @@ func (a *app) install(ctx context.Context, path string, o installing) error {
 		if a.json {
 			return a.printJSON(item)
 		}
+		if err := a.printf("\n"); err != nil {
+			return err
+		}
 		return a.grantedNow(&p)
 	}
 	return a.decide(ctx, c, decision{plugin: p, item: item, installing: o})
@@ -139,6 +142,7 @@ func (a *app) decide(ctx context.Context, c *client, d decision) error {
 		if p.Pending != nil {
 			fmt.Fprintf(&b, "\nIt asks for more than version %s was granted, which goes on until you decide.\n", shown(p.Version))
 		}
+		b.WriteByte('\n')
 		writeAsks(&b, "It asks to", marked(asks))
 		if err := a.printf("%s", &b); err != nil {
 			return err
@@ -166,13 +170,19 @@ func (a *app) decide(ctx context.Context, c *client, d decision) error {
 	if err != nil {
 		return err
 	}
-	return a.showPlugin(item, a.grantedNow)
+	return a.showPlugin(item, func(p *pluginJSON) error { // what it may is on the screen already
+		return a.nowIs("\ngranted that to", p)
+	})
 }
 
-// grantedNow says what a plugin may from now on.
+// grantedNow says what a plugin may from now on, and what it may not although it asked.
 func (a *app) grantedNow(p *pluginJSON) error {
 	var b strings.Builder
 	writeAsks(&b, "Plugin "+shown(p.Name)+" "+shown(p.Version)+" may", p.may())
+	if refused := p.refused(); len(refused) > 0 {
+		b.WriteByte('\n')
+		writeAsks(&b, "It may not", refused)
+	}
 	if p.Why != "" {
 		fmt.Fprintf(&b, "\nIt is %s: %s\n", shown(p.Condition), shown(p.Why))
 	}

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// writeAsks writes a list of permissions in plain words, for the person who grants them.
+// writeAsks writes a list of permissions in plain words, for the person who grants them, below a lead.
 func writeAsks(b *strings.Builder, lead string, asks []askJSON) {
 	if len(asks) == 0 {
-		fmt.Fprintf(b, "\n%s reach nothing.\n", lead)
+		fmt.Fprintf(b, "%s reach nothing.\n", lead)
 		return
 	}
-	fmt.Fprintf(b, "\n%s\n", lead)
+	b.WriteString(lead + "\n")
 	for _, ask := range asks {
 		fmt.Fprintf(b, "  • %s\n", shown(ask.Words))
 		writeAsk(b, "    ", ask)
@@ -123,6 +123,7 @@ func (a *app) writeGrant(b *strings.Builder, p *pluginJSON) {
 		fmt.Fprintf(b, "  decided by %s at %s; addresses that it names itself may not be private\n", shown(g.By), moment(g.At))
 	}
 	if p.Pending != nil {
+		b.WriteByte('\n')
 		writeAsks(b, "Version "+shown(p.Pending.Version)+" waits for its grant and asks to", marked(p.Pending.Asks))
 	}
 	if p.waits() {

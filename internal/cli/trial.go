@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tocsinhq/tocsin/engine/check"
+	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/netpolicy"
+	configs "github.com/tocsinhq/tocsin/engine/schema"
 	"github.com/tocsinhq/tocsin/host"
 	"github.com/tocsinhq/tocsin/host/broker"
 	"github.com/tocsinhq/tocsin/sdk"
@@ -81,13 +84,16 @@ func (a *app) pluginRun() *cobra.Command {
 		Use:   "run DIR",
 		Short: "make one call of a plugin that is not installed, in its sandbox, and show all that it did",
 		Long: "Make one call of the plugin in a folder, in its sandbox and with all that its manifest asks for. Prints the request, the\n" +
-			"response, the log, and every connection that the plugin asked for with the verdict. Needs no server.\n\n" +
-			"Exit codes: of a check 0 up, 1 degraded, 2 down, 3 unknown; of a notification 0 delivered, 1 not.",
+			"response, the log, and every connection that the plugin asked for with the verdict. Secrets of the configuration are shown\n" +
+			"as ••••. Needs no server.\n\n" +
+			"Exit codes: of a check 0 up, 1 degraded, 2 down, 3 unknown or a configuration that the manifest does not allow; of a\n" +
+			"notification 0 delivered, 1 not.",
 		Example: "  tocsin plugin run . --target redis.example.com:6379 --config '{\"tls\":true}'",
 		Args:    exactly("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if config != "" && !json.Valid([]byte(config)) {
-				return usage("--config is no JSON")
+			call, settings, err := planned(args[0], call, config)
+			if err != nil {
+				return err
 			}
 			t := &trial{report: trialReport{Log: []trialLine{}, Network: []trialAccess{}}}
 			out, err := host.Try(cmd.Context(), host.Trial{
@@ -98,7 +104,10 @@ func (a *app) pluginRun() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t.report.Request, t.report.Response, t.report.TookUS = out.Request, out.Response, out.Took.Microseconds()
+			if t.report.Request, err = withoutSecrets(out.Request, settings); err != nil {
+				return err
+			}
+			t.report.Response, t.report.TookUS = out.Response, out.Took.Microseconds()
 			if out.Err != nil {
 				t.report.Error = sdk.CleanText(out.Err.Error(), sdk.MaxMessage)
 			}
@@ -127,9 +136,102 @@ func (a *app) pinger() func(context.Context, netip.Addr) (broker.Echo, error) {
 	}
 }
 
+// planned returns which call of a plugin is meant, and the schema of its configuration, which the configuration fits. Both are
+// empty when the folder is no plugin: the trial says then what is wrong with it.
+func planned(dir, call, config string) (string, *configs.Schema, error) {
+	contents, err := host.ReadDir(dir)
+	if err != nil {
+		return call, nil, nil //nolint:nilerr // it is told by the trial
+	}
+	m, err := contents.Manifest()
+	if err != nil {
+		return call, nil, nil //nolint:nilerr // it is told by the trial
+	}
+	if call == "" {
+		call = m.Provides[0]
+	}
+	settings, err := configs.Compile(m.Config)
+	if err != nil {
+		return call, nil, nil //nolint:nilerr // it is told by the trial
+	}
+	var faults monitor.Faults
+	if faults.Under("config", settings.Validate(json.RawMessage(config))); len(faults) == 0 {
+		return call, settings, nil
+	}
+	code := ExitUsage
+	if call == "check" {
+		code = exitUnknown // 2 would say that the target is down
+	}
+	return call, nil, &CodedError{Code: code, Err: faults}
+}
+
+// withoutSecrets returns the request of a trial as it may be shown.
+func withoutSecrets(request json.RawMessage, settings *configs.Schema) (json.RawMessage, error) {
+	var of struct{ Call string }
+	if err := json.Unmarshal(request, &of); err != nil {
+		return nil, fmt.Errorf("read the request: %w", err)
+	}
+	if of.Call == "notify" {
+		var r sdk.NotifyRequest
+		if err := json.Unmarshal(request, &r); err != nil {
+			return nil, fmt.Errorf("read the request: %w", err)
+		}
+		r.Config = hidden(r.Config, settings)
+		return json.Marshal(r)
+	}
+	var r sdk.CheckRequest
+	if err := json.Unmarshal(request, &r); err != nil {
+		return nil, fmt.Errorf("read the request: %w", err)
+	}
+	r.Config = hidden(r.Config, settings)
+	return json.Marshal(r)
+}
+
+// hidden returns a configuration with its secrets masked, as a server shows it.
+func hidden(config json.RawMessage, settings *configs.Schema) json.RawMessage {
+	const nothing = "{}" // rather than something secret
+	var tree any
+	d := json.NewDecoder(bytes.NewReader(config))
+	d.UseNumber()
+	if err := d.Decode(&tree); err != nil {
+		return json.RawMessage(nothing)
+	}
+	found := false
+	tree = hideIn(settings.Root(), tree, false, &found)
+	if !found {
+		return config
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		return json.RawMessage(nothing)
+	}
+	return text
+}
+
+// hideIn masks within a value; secret says that all of it is. It notes whether it found anything to mask.
+func hideIn(at configs.Part, value any, secret bool, found *bool) any {
+	secret = secret || !at.Described() || at.Secret()
+	switch v := value.(type) {
+	case map[string]any:
+		for name := range v {
+			v[name] = hideIn(at.Field(name), v[name], secret, found)
+		}
+	case []any:
+		for i := range v {
+			v[i] = hideIn(at.Item(i), v[i], secret, found)
+		}
+	case string, json.Number:
+		if secret && v != "" {
+			*found = true
+			return "••••"
+		}
+	}
+	return value
+}
+
 // trialCode turns an outcome into the exit code of a check or of a command.
 func trialCode(call string, out host.Outcome) error {
-	if call == "notify" || call == "" && out.Manifest.Provides[0] == "notify" {
+	if call == "notify" {
 		if out.Err != nil {
 			return &CodedError{Code: ExitError}
 		}
