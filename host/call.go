@@ -34,6 +34,19 @@ func (h *Host) Notifier(name string, config json.RawMessage) (sdk.Notifier, erro
 	return &notifying{p, config}, nil
 }
 
+// CheckTarget says what is wrong with a target that no call of the plugin could reach. It is nil when the plugin asks to
+// reach no target, or is not there.
+func (h *Host) CheckTarget(name, target string) error {
+	p, err := h.lookup(name)
+	if err != nil {
+		return nil //nolint:nilerr // that is told by whoever looks for the plugin
+	}
+	p.mu.Lock()
+	asks := p.manifest.Asks
+	p.mu.Unlock()
+	return reach.CheckTarget(asks, target)
+}
+
 // usable finds a plugin that can be used for a call, and has its runner started ahead of the first one.
 func (h *Host) usable(name, call string) (*plugin, error) {
 	p, err := h.lookup(name)

@@ -132,6 +132,16 @@ func (c *child) launch(ctx context.Context, setup runner.Setup, m Manifest) erro
 	if _, err := h.read(m.Name, c.build); err != nil {
 		return err
 	}
+	// It is compiled already, unless this program or the machine is another one than when it was installed, or the folder was
+	// not part of a backup. This does not count as a part of the start.
+	if err := h.compile(ctx, m, c.build); err != nil {
+		return fmt.Errorf("compile it again: %w", err)
+	}
+	cache, err := h.cacheOf(setup, c.build)
+	if err != nil {
+		return err
+	}
+	setup.Cache = cache
 	argument, err := json.Marshal(setup)
 	if err != nil {
 		return fmt.Errorf("write the setup of a runner: %w", err)

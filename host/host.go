@@ -2,8 +2,6 @@ package host
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +19,7 @@ import (
 	"github.com/tocsinhq/tocsin/host/broker"
 	"github.com/tocsinhq/tocsin/host/confine"
 	"github.com/tocsinhq/tocsin/host/process"
+	"github.com/tocsinhq/tocsin/host/wasm"
 	"github.com/tocsinhq/tocsin/host/wasm/script"
 )
 
@@ -60,7 +59,7 @@ type Host struct {
 	opts    Options
 	log     *slog.Logger
 	program []string
-	engine  string // SHA-256 of the script engine
+	engine  string // name of the compiled code of the script engine
 
 	spawner  *process.Spawner
 	spaces   confine.Namespaces // that children get
@@ -94,8 +93,11 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if o.CompileTimeout <= 0 {
 		o.CompileTimeout = compileTimeout
 	}
-	sum := sha256.Sum256(script.Module())
-	h := &Host{opts: o, log: o.Log, program: o.Program, engine: hex.EncodeToString(sum[:]), plugins: map[string]*plugin{}, alive: map[*child]struct{}{}}
+	engine, err := wasm.CompiledName(script.Module())
+	if err != nil {
+		return nil, fmt.Errorf("read the script engine: %w", err)
+	}
+	h := &Host{opts: o, log: o.Log, program: o.Program, engine: engine, plugins: map[string]*plugin{}, alive: map[*child]struct{}{}}
 	if h.program == nil {
 		self, err := os.Executable()
 		if err != nil {
@@ -103,7 +105,6 @@ func New(ctx context.Context, o Options) (*Host, error) {
 		}
 		h.program = []string{self}
 	}
-	var err error
 	if h.opts.Dir, err = filepath.Abs(o.Dir); err != nil {
 		return nil, fmt.Errorf("find the folder of plugins: %w", err)
 	}
@@ -210,13 +211,14 @@ func (h *Host) sweep(records []monitor.Plugin) {
 		keep[filepath.Join(h.opts.Dir, "compiled", r.Active.Digest)] = true
 		keep[filepath.Join(h.opts.Dir, "compiled", r.Pending.Digest)] = true
 	}
-	keep[filepath.Join(h.opts.Dir, "compiled", "script-engine-"+h.engine[:16])] = true
+	keep[filepath.Join(h.opts.Dir, "compiled", scriptEngine)] = true
 	found, err := filepath.Glob(filepath.Join(h.opts.Dir, "installed", "*", "*"))
 	compiled, err2 := filepath.Glob(filepath.Join(h.opts.Dir, "compiled", "*"))
-	if err := errors.Join(err, err2); err != nil { // only a bad pattern
+	unfinished, err3 := filepath.Glob(filepath.Join(h.opts.Dir, "compiled", "*", ".new-*"))
+	if err := errors.Join(err, err2, err3); err != nil { // only a bad pattern
 		h.log.Warn("look for left-over files of plugins", "error", err)
 	}
-	for _, dir := range append(found, compiled...) {
+	for _, dir := range slices.Concat(found, compiled, unfinished) {
 		if keep[dir] {
 			continue
 		}

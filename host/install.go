@@ -223,12 +223,49 @@ func (h *Host) undo(p *plugin, digest string, cause error) error {
 	return err
 }
 
-// compile compiles the module of a build in a process of its own, which has a time limit and a memory limit.
+// compile sees to it that the module of a build is compiled. What is there already is kept; what is compiled takes its place
+// only when it is complete.
 func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
 	setup := h.setupOf(m, digest)
-	if err := os.MkdirAll(setup.Cache, 0o700); err != nil {
+	cache, err := h.cacheOf(setup, digest)
+	if err != nil {
+		return inArchive(err)
+	}
+	if _, err := os.Stat(cache); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(cache), 0o700); err != nil {
 		return fmt.Errorf("make the folder of compiled code: %w", err)
 	}
+	if setup.Cache, err = os.MkdirTemp(filepath.Dir(cache), ".new-"); err != nil {
+		return fmt.Errorf("make the folder of compiled code: %w", err)
+	}
+	if err := h.compileInto(ctx, setup); err != nil {
+		return errors.Join(err, os.RemoveAll(setup.Cache))
+	}
+	// Somebody else may have compiled the same meanwhile.
+	if err := os.Rename(setup.Cache, cache); err != nil && !errors.Is(err, os.ErrExist) {
+		return errors.Join(fmt.Errorf("keep the compiled code: %w", err), os.RemoveAll(setup.Cache))
+	}
+	h.forsake(cache)
+	return os.RemoveAll(setup.Cache)
+}
+
+// forsake removes what was compiled of the same module by another version of the server.
+func (h *Host) forsake(cache string) {
+	found, err := filepath.Glob(filepath.Join(filepath.Dir(cache), "[0-9a-f]*"))
+	for _, dir := range found {
+		if dir != cache {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	if err != nil {
+		h.log.Warn("remove code that was compiled by another version", "error", err)
+	}
+}
+
+// compileInto compiles a module in a process of its own, which has a time limit and a memory limit.
+func (h *Host) compileInto(ctx context.Context, setup runner.Setup) error {
 	argument, err := json.Marshal(setup)
 	if err != nil {
 		return fmt.Errorf("write the setup of the compiler: %w", err)
@@ -252,17 +289,17 @@ func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("compile plugin %s: %w", m.Name, ctx.Err())
+		return fmt.Errorf("compile plugin %s: %w", setup.Name, ctx.Err())
 	case h.ctx.Err() != nil:
-		return fmt.Errorf("compile plugin %s: %w", m.Name, errStopping)
+		return fmt.Errorf("compile plugin %s: %w", setup.Name, errStopping)
 	case cmd.Process == nil:
 		return fmt.Errorf("start the compiler of plugins: %w", err)
 	case limited.Err() != nil:
 		return inArchive(fmt.Errorf("compiling it took longer than %s, so it was stopped", h.opts.CompileTimeout))
 	case cmd.ProcessState.ExitCode() == runner.WallExit:
-		return fmt.Errorf("%w: plugin %s cannot be compiled: %w", monitor.ErrConflict, m.Name, sandboxError([]string{last}))
+		return fmt.Errorf("%w: plugin %s cannot be compiled: %w", monitor.ErrConflict, setup.Name, sandboxError([]string{last}))
 	case cmd.ProcessState.ExitCode() == runner.FileExit:
-		return fmt.Errorf("compile plugin %s: %s", m.Name, last)
+		return fmt.Errorf("compile plugin %s: %s", setup.Name, last)
 	case last != "":
 		return inArchive(fmt.Errorf("compile it: %s", last))
 	}

@@ -151,3 +151,21 @@ func TestForeignFilesAreSwept(t *testing.T) {
 	}
 	b.mustCheck("moody", request("ok"))
 }
+
+// Compiled code that is not there, as after a restored backup or an upgrade of the server, is made anew.
+func TestCompiledAnew(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, nil)
+	b.install(scripted("moody", moody))
+	b.install(moduled("good", string(readGuest(t, "good", "good.wasm"))))
+	b.close()
+	if err := os.RemoveAll(filepath.Join(b.opts.Dir, "compiled")); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	b.mustCheck("moody", request("ok"))
+	b.mustCheck("good", request("anything"))
+	if left, err := filepath.Glob(filepath.Join(b.opts.Dir, "compiled", "*", "*")); err != nil || len(left) != 2 {
+		t.Errorf("compiled: %v, error %v", left, err)
+	}
+}

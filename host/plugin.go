@@ -12,6 +12,7 @@ import (
 	"github.com/tocsinhq/tocsin/engine/monitor"
 	"github.com/tocsinhq/tocsin/engine/schema"
 	"github.com/tocsinhq/tocsin/host/reach"
+	"github.com/tocsinhq/tocsin/host/wasm"
 	"github.com/tocsinhq/tocsin/host/wasm/runner"
 	"github.com/tocsinhq/tocsin/sdk"
 )
@@ -177,7 +178,7 @@ func (p *plugin) setup() runner.Setup {
 	return s
 }
 
-// setupOf is what the children of a build are told, with the manifest's own limits.
+// setupOf is what the children of a build are told, with the manifest's own limits; only the cache is left out.
 func (h *Host) setupOf(m Manifest, digest string) runner.Setup {
 	dir := h.buildDir(m.Name, digest)
 	s := runner.Setup{
@@ -189,13 +190,30 @@ func (h *Host) setupOf(m Manifest, digest string) runner.Setup {
 	}
 	if m.Script != "" {
 		s.Script = filepath.Join(dir, filepath.FromSlash(m.Script))
-		s.Cache = filepath.Join(h.opts.Dir, "compiled", "script-engine-"+h.engine[:16])
 	} else {
 		s.Module = filepath.Join(dir, filepath.FromSlash(m.Entry.One))
-		s.Cache = filepath.Join(h.opts.Dir, "compiled", digest)
 	}
 	return s
 }
+
+// cacheOf is the folder of the compiled code of what a setup names. It is there once the code has been compiled.
+func (h *Host) cacheOf(s runner.Setup, digest string) (string, error) {
+	if s.Script != "" {
+		return filepath.Join(h.opts.Dir, "compiled", scriptEngine, h.engine), nil
+	}
+	module, err := os.ReadFile(s.Module)
+	if err != nil {
+		return "", fmt.Errorf("read the module: %w", err)
+	}
+	name, err := wasm.CompiledName(module)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(h.opts.Dir, "compiled", digest, name), nil
+}
+
+// scriptEngine is the folder of the compiled code that all scripts share.
+const scriptEngine = "script-engine"
 
 // buildDir is where the files of a build are.
 func (h *Host) buildDir(name, digest string) string {

@@ -124,3 +124,20 @@ func (p Permission) fillOne(value string) (place, error) {
 	}
 	return filled, nil
 }
+
+// CheckTarget says what is wrong with a target of which none of the permissions that stand for it can be filled: no call could
+// reach anything then. It is nil when one can, or none stands for the target.
+func CheckTarget(permissions []Permission, target string) error {
+	var first error
+	for _, p := range permissions {
+		if !p.Target {
+			continue
+		}
+		if _, err := p.fill(Call{Target: target}); err == nil {
+			return nil
+		} else if first == nil {
+			first = err
+		}
+	}
+	return first
+}

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -161,4 +162,24 @@ func FuzzAccess(f *testing.F) {
 			t.Errorf("%q was allowed as %s", text, access)
 		}
 	})
+}
+
+func TestCheckTarget(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ permissions, target, want string }{
+		{"tcp://{target}", "redis.example.com:6379", ""},
+		{"tcp://{target}", "redis.example.com", "it has no port"},
+		{"tcp://{target}", "0x7f.1:80", `"0x7f.1" is no address in its usual form, such as 192.0.2.1`},
+		{"udp://{target} udp://{target}:123", "ntp.example.com", ""},
+		{"http://{target} https://{target}", "https://example.com/path", ""},
+		{"http://{target} https://{target}", "ftp://example.com/", "its URL is ftp"},
+		{"tcp://{target}", "", "there is no target"},
+		{"https://example.com", "anything at all", ""},
+		{"", "anything", ""},
+	} {
+		err := CheckTarget(grantOf(t, tt.permissions).Permissions, tt.target)
+		if got := fmt.Sprint(err); tt.want == "" && err != nil || tt.want != "" && got != tt.want {
+			t.Errorf("%q of %q: %v, want %q", tt.target, tt.permissions, err, tt.want)
+		}
+	}
 }

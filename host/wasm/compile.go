@@ -2,8 +2,12 @@ package wasm
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/tetratelabs/wazero"
 )
@@ -42,4 +46,31 @@ func (m *Module) compile(ctx context.Context, l *layout) (err error) {
 		return fmt.Errorf("compile the module: %w", err)
 	}
 	return nil
+}
+
+// CompiledName names the compiled code of a module: it is another one when the module, this package's changes to it, the
+// runtime or the architecture is another one, so that a folder of this name has what New looks for. The error is that of a
+// module that cannot be read.
+func CompiledName(module []byte) (string, error) {
+	l, err := parse(module)
+	if err != nil {
+		return "", err
+	}
+	rewritten, _ := l.rewrite()
+	sum := sha256.Sum256(rewritten)
+	return hex.EncodeToString(sum[:16]) + "-" + runtimeVersion() + "-" + runtime.GOARCH, nil
+}
+
+// runtimeVersion is wazero's.
+func runtimeVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == "github.com/tetratelabs/wazero" {
+			return dep.Version
+		}
+	}
+	return "unknown"
 }

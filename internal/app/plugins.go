@@ -16,6 +16,7 @@ import (
 	"github.com/tocsinhq/tocsin/host"
 	"github.com/tocsinhq/tocsin/host/broker"
 	"github.com/tocsinhq/tocsin/host/wasm/runner"
+	"github.com/tocsinhq/tocsin/sdk"
 )
 
 // Child runs a child of the server, such as the runner of a plugin, when the arguments of the program ask for one, and
@@ -93,10 +94,15 @@ func (s *server) offer(name string) {
 	doc += ". A plugin, version " + p.Active.Version + "."
 	if p.Manifest.Provided("check") {
 		err = errors.Join(err, s.checks.Put(check.DefineRaw(name, doc, p.Manifest.Target.Example, p.Manifest.Config,
-			func(string, json.RawMessage) (check.Checker, error) {
+			func(target string, _ json.RawMessage) (check.Checker, error) {
 				c, err := s.plugins.Checker(name)
 				if err != nil {
 					return nil, err
+				}
+				if err := s.plugins.CheckTarget(name, target); err != nil {
+					var faults monitor.Faults
+					faults.Add("target", sdk.CleanText(target, 100), "cannot be reached by the plugin: %v", err)
+					return nil, faults
 				}
 				s.plugins.Warm(name)
 				return c, nil
