@@ -6,7 +6,7 @@ SHELL := /bin/bash
 GOLANGCI_LINT_VERSION := v2.15.0
 GOFUMPT_VERSION := v0.12.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go')
+GOFILES = $(shell git ls-files --cached --others --exclude-standard '*.go' ':!*.pb.go')
 
 comma := ,
 

@@ -109,8 +109,14 @@ func result(n int, err error) string {
 		errno syscall.Errno
 		name  string
 	}{
-		{syscall.EACCES, "EACCES"}, {syscall.EAGAIN, "EAGAIN"}, {syscall.EBADF, "EBADF"}, {syscall.EINVAL, "EINVAL"},
-		{syscall.EIO, "EIO"}, {syscall.ENOENT, "ENOENT"}, {syscall.ENOTDIR, "ENOTDIR"}, {syscall.EPERM, "EPERM"},
+		{syscall.EACCES, "EACCES"},
+		{syscall.EAGAIN, "EAGAIN"},
+		{syscall.EBADF, "EBADF"},
+		{syscall.EINVAL, "EINVAL"},
+		{syscall.EIO, "EIO"},
+		{syscall.ENOENT, "ENOENT"},
+		{syscall.ENOTDIR, "ENOTDIR"},
+		{syscall.EPERM, "EPERM"},
 	} {
 		if errno == e.errno {
 			return e.name
