@@ -134,7 +134,7 @@ func (c *child) launch(ctx context.Context, setup runner.Setup, m Manifest) erro
 	}
 	// It is compiled already, unless this program or the machine is another one than when it was installed, or the folder was
 	// not part of a backup. This does not count as a part of the start.
-	if err := h.compile(ctx, m, c.build); err != nil {
+	if err := h.compiled(ctx, m, c.build); err != nil {
 		return fmt.Errorf("compile it again: %w", err)
 	}
 	cache, err := h.cacheOf(setup, c.build)

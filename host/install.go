@@ -203,7 +203,7 @@ func (h *Host) prepare(ctx context.Context, m Manifest, contents *Contents) (*tr
 	if err := errors.Join(os.RemoveAll(dir), os.Rename(unpacked, dir)); err != nil {
 		return nil, errors.Join(fmt.Errorf("install plugin %s: %w", m.Name, err), os.RemoveAll(unpacked))
 	}
-	if err := h.compile(ctx, m, digest); err != nil {
+	if err := h.compiled(ctx, m, digest); err != nil {
 		return nil, err
 	}
 	return h.try(ctx, m, digest)
@@ -223,16 +223,24 @@ func (h *Host) undo(p *plugin, digest string, cause error) error {
 	return err
 }
 
-// compile sees to it that the module of a build is compiled. What is there already is kept; what is compiled takes its place
-// only when it is complete.
-func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
-	setup := h.setupOf(m, digest)
-	cache, err := h.cacheOf(setup, digest)
+// compiled sees to it that the module of a build is compiled, and compiles it unless it is.
+func (h *Host) compiled(ctx context.Context, m Manifest, digest string) error {
+	cache, err := h.cacheOf(h.setupOf(m, digest), digest)
 	if err != nil {
 		return inArchive(err)
 	}
 	if _, err := os.Stat(cache); err == nil {
 		return nil
+	}
+	return h.compile(ctx, m, digest)
+}
+
+// compile compiles the module of a build. The code takes its place when it is complete, unless the same is there already.
+func (h *Host) compile(ctx context.Context, m Manifest, digest string) error {
+	setup := h.setupOf(m, digest)
+	cache, err := h.cacheOf(setup, digest)
+	if err != nil {
+		return inArchive(err)
 	}
 	if err := os.MkdirAll(filepath.Dir(cache), 0o700); err != nil {
 		return fmt.Errorf("make the folder of compiled code: %w", err)

@@ -89,7 +89,7 @@ func (s *server) offer(name string) {
 	}
 	doc := p.Manifest.Summary
 	if p.Manifest.Target.Doc != "" {
-		doc += ". The target is " + p.Manifest.Target.Doc
+		doc += ". Target: " + p.Manifest.Target.Doc
 	}
 	doc += ". A plugin, version " + p.Active.Version + "."
 	if p.Manifest.Provided("check") {
