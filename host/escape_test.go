@@ -671,3 +671,15 @@ func TestLyingRunner(t *testing.T) {
 		}
 	})
 }
+
+// TestCompilerFloodIsNotKept runs alone, so that nothing but the compiler's output can fill the memory of this process.
+func TestCompilerFloodIsNotKept(t *testing.T) {
+	e := newEscaped(t, func(o *Options) { o.CompileTimeout = 2 * time.Second }, "lie=compiler")
+	heap := heapInUse()
+	if _, err := e.Install(t.Context(), e.plugin("x").archive(t), monitor.PluginInstall{Grant: true}); err == nil {
+		t.Error("a compiler that only writes was believed")
+	}
+	if now := heapInUse(); now > heap+64<<20 {
+		t.Errorf("the server keeps %d MiB of what the compiler wrote", (now-heap)>>20)
+	}
+}

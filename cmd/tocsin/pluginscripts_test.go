@@ -62,7 +62,7 @@ func runners(ts *testscript.TestScript, neg bool, args []string) {
 				return false
 			}
 			// The server has 0, and the one with the most ends first.
-			if n, err := strconv.Atoi(strings.TrimSpace(string(score))); err != nil || n < 500 {
+			if n, err := strconv.Atoi(strings.TrimSpace(string(score))); err != nil || n != 1000 {
 				return false
 			}
 			threads, err := filepath.Glob(filepath.Join(dir, "task", "*", "stat"))
